@@ -1,0 +1,152 @@
+// Command gen regenerates the Go beside every .proto file of a directory, in pure Go: the
+// files are compiled by bufbuild/protocompile and the result is handed to protoc-gen-go and
+// protoc-gen-go-grpc, at the versions that go.mod pins, as protoc would.
+//
+// Usage, in the directory of this module:
+//
+//	go run ./gen DIR
+//
+// Every DIR/*/*.proto is compiled, under its name relative to DIR, which is also how one file
+// imports another. Nothing is written unless all of them compile, and nothing is removed.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/bufbuild/protocompile"
+	"github.com/bufbuild/protocompile/linker"
+	"github.com/bufbuild/protocompile/protoutil"
+	"github.com/bufbuild/protocompile/reporter"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/pluginpb"
+)
+
+// plugins are the generators, by the names under which `go tool` runs them.
+var plugins = []string{"protoc-gen-go", "protoc-gen-go-grpc"}
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: go run ./gen DIR")
+		os.Exit(2)
+	}
+	if err := run(context.Background(), os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// run generates the Go of every file in dir.
+func run(ctx context.Context, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("gen: %w", err)
+	}
+	defer root.Close()
+	names, err := fs.Glob(root.FS(), "*/*.proto") // sorted, so the output does not vary
+	if err != nil {
+		return fmt.Errorf("gen: %w", err)
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("gen: no */*.proto in %s", dir)
+	}
+	files, err := compile(ctx, dir, names)
+	if err != nil {
+		return err
+	}
+	var out []*pluginpb.CodeGeneratorResponse_File
+	for _, p := range plugins {
+		generated, err := generate(ctx, p, files)
+		if err != nil {
+			return err
+		}
+		out = append(out, generated...)
+	}
+	for _, f := range out {
+		if err := root.WriteFile(filepath.FromSlash(f.GetName()), []byte(f.GetContent()), 0o644); err != nil {
+			return fmt.Errorf("gen: %w", err)
+		}
+	}
+	return nil
+}
+
+// compile compiles the named files, which are relative to dir. A fault in them gives an error
+// with a line for each that was found, which begins with file:line:column, the file as seen from
+// the parent of dir. Warnings go to standard error in the same form.
+func compile(ctx context.Context, dir string, names []string) (linker.Files, error) {
+	text := func(e reporter.ErrorWithPos) string { return filepath.Base(dir) + "/" + e.Error() }
+	var faults []string
+	c := protocompile.Compiler{
+		Resolver:       protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: []string{dir}}),
+		SourceInfoMode: protocompile.SourceInfoStandard, // comments reach the generated code
+		Reporter: reporter.NewReporter(
+			func(e reporter.ErrorWithPos) error { faults = append(faults, text(e)); return nil },
+			func(e reporter.ErrorWithPos) { fmt.Fprintln(os.Stderr, text(e)) },
+		),
+	}
+	files, err := c.Compile(ctx, names...)
+	if e, ok := errors.AsType[reporter.ErrorWithPos](err); ok {
+		faults = append(faults, text(e)) // an import that is not found is returned, not reported
+	}
+	if len(faults) > 0 {
+		return nil, errors.New(strings.Join(faults, "\n"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("gen: %w", err)
+	}
+	return files, nil
+}
+
+// generate runs one plugin on files and returns what it would write, with names relative to
+// the directory that files are relative to. The request names no protoc version, for there is
+// none: the generated header then says "(unknown)", on every machine.
+func generate(ctx context.Context, plugin string, files linker.Files) ([]*pluginpb.CodeGeneratorResponse_File, error) {
+	req := &pluginpb.CodeGeneratorRequest{Parameter: proto.String("paths=source_relative")}
+	for _, f := range files {
+		req.FileToGenerate = append(req.FileToGenerate, f.Path())
+		req.ProtoFile = appendFile(req.ProtoFile, f)
+	}
+	in, err := proto.Marshal(req)
+	if err != nil {
+		return nil, fmt.Errorf("gen: %s: %w", plugin, err)
+	}
+	cmd := exec.CommandContext(ctx, "go", "tool", plugin)
+	cmd.Stdin = bytes.NewReader(in)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("gen: %s: %w", plugin, err)
+	}
+	res := new(pluginpb.CodeGeneratorResponse)
+	if err := proto.Unmarshal(out, res); err != nil {
+		return nil, fmt.Errorf("gen: %s: %w", plugin, err)
+	}
+	if res.Error != nil {
+		return nil, fmt.Errorf("gen: %s: %s", plugin, res.GetError())
+	}
+	return res.File, nil
+}
+
+// appendFile appends f to list, after the files that it imports, as a plugin expects them,
+// unless it is there already.
+func appendFile(list []*descriptorpb.FileDescriptorProto, f protoreflect.FileDescriptor) []*descriptorpb.FileDescriptorProto {
+	seen := func(p *descriptorpb.FileDescriptorProto) bool { return p.GetName() == f.Path() }
+	if slices.ContainsFunc(list, seen) {
+		return list
+	}
+	imports := f.Imports()
+	for i := range imports.Len() {
+		list = appendFile(list, imports.Get(i).FileDescriptor)
+	}
+	return append(list, protoutil.ProtoFromFileDescriptor(f))
+}

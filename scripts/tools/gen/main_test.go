@@ -1,0 +1,117 @@
+package main
+
+import (
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// write makes a directory that holds files, by name, and returns its path, which ends in "proto".
+func write(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "proto")
+	for name, text := range files {
+		name = filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// read returns the files below dir, by name.
+func read(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	root := os.DirFS(dir)
+	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(root, name)
+		files[name] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func TestRun(t *testing.T) {
+	dir := write(t, map[string]string{
+		"a/a.proto": `syntax = "proto3";
+package a;
+import "b/b.proto";
+import "google/protobuf/duration.proto";
+option go_package = "example.com/a";
+// S has a comment.
+service S { rpc M(b.B) returns (google.protobuf.Duration); }
+`,
+		"b/b.proto": `syntax = "proto3";
+package b;
+option go_package = "example.com/b";
+message B { string s = 1; }
+`,
+		"a/note.txt": "not ours",
+	})
+	if err := run(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	first := read(t, dir)
+	want := []string{"a/a.pb.go", "a/a.proto", "a/a_grpc.pb.go", "a/note.txt", "b/b.pb.go", "b/b.proto"}
+	if got := slices.Sorted(maps.Keys(first)); !slices.Equal(got, want) {
+		t.Errorf("files = %q, want %q", got, want)
+	}
+	if !strings.Contains(first["a/a_grpc.pb.go"], "// S has a comment.") {
+		t.Error("the comment of the service is not in a_grpc.pb.go")
+	}
+
+	if err := run(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if second := read(t, dir); !maps.Equal(first, second) {
+		t.Error("a second run gave other files")
+	}
+}
+
+func TestRunFaults(t *testing.T) {
+	const good = "syntax = \"proto3\";\npackage a;\noption go_package = \"example.com/a\";\nmessage M {}\n"
+	tests := []struct {
+		name  string
+		files map[string]string
+		want  []string // what the lines of the error begin with
+	}{
+		{"syntax", map[string]string{"a/a.proto": good, "b/b.proto": "syntax = \"proto3\";\nmessage {\n"}, []string{"proto/b/b.proto:2:9: "}},
+		{"unknown type", map[string]string{"a/a.proto": good + "message N { X x = 1; }\n"}, []string{"proto/a/a.proto:5:13: "}},
+		{"two files", map[string]string{"a/a.proto": good + "message M {}\n", "b/b.proto": "syntax = \"proto3\";\nmessage N { X x = 1; }\n"},
+			[]string{"proto/a/a.proto:5:9: ", "proto/b/b.proto:2:13: "}},
+		{"missing import", map[string]string{"a/a.proto": "syntax = \"proto3\";\nimport \"c/c.proto\";\n"}, []string{"proto/a/a.proto:2:8: "}},
+		{"no go_package", map[string]string{"a/a.proto": "syntax = \"proto3\";\n"}, []string{"gen: protoc-gen-go: "}},
+		{"no file", map[string]string{"a.proto": good}, []string{"gen: no */*.proto in "}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := write(t, tt.files)
+			err := run(t.Context(), dir)
+			if err == nil {
+				t.Fatal("run = nil, want an error")
+			}
+			lines := strings.Split(err.Error(), "\n")
+			slices.Sort(lines) // files are compiled side by side
+			if !slices.EqualFunc(lines, tt.want, strings.HasPrefix) {
+				t.Errorf("run = %q, want lines that begin with %q", lines, tt.want)
+			}
+			if got := read(t, dir); !maps.Equal(got, tt.files) {
+				t.Errorf("files = %q, want none but the sources", slices.Sorted(maps.Keys(got)))
+			}
+		})
+	}
+}
