@@ -1,0 +1,113 @@
+package socket
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
+)
+
+// Kind tells text messages from binary ones. Its values are the opcodes of RFC
+// 6455 §5.2.
+type Kind byte
+
+const (
+	Text   Kind = 1
+	Binary Kind = 2
+)
+
+// Conn is one socket. One goroutine at a time may call Read, and none may after
+// the handler has returned; everything else may be called concurrently.
+//
+// The handler must keep a Read going, or come back to it soon: meanwhile pings
+// wait for their pongs, and the end of the peer goes unnoticed. A peer is not
+// given up for having been kept waiting that way.
+type Conn struct {
+	server *Server
+	ws     *websocket.Conn // for reading only
+	wire   *wire
+	out    queue
+
+	// ctx stands in a struct because it is the socket's own: its lifetime is
+	// that of the socket, not of a call.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	// The reader's own.
+	readErr error         // the first error of gorilla's, which must not be asked again
+	pings   *rate.Limiter // of the peer's pings and pongs
+
+	mu    sync.Mutex
+	timer *time.Timer // pings, then the end of waiting for the peer's close frame; guarded by mu
+	sent  bool        // our close frame has been written; guarded by mu
+	hurry bool        // TCP is to be closed as soon as sent; guarded by mu
+	over  bool        // TCP is closed; guarded by mu
+}
+
+func newConn(s *Server, ctx context.Context, ws *websocket.Conn, w *wire) *Conn {
+	c := &Conn{
+		server: s,
+		ws:     ws,
+		wire:   w,
+		// Ten a second after a burst of twenty: clients ping every few
+		// seconds, at most.
+		pings: rate.NewLimiter(10, 20),
+	}
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	c.out = queue{
+		conn:    w.Conn,
+		limit:   s.cfg.QueueBytes,
+		timeout: s.cfg.WriteTimeout,
+		closed:  c.ctx.Done(),
+		flushed: c.flushed,
+		failed:  c.writeFailed,
+		turn:    make(chan struct{}, 1),
+		freed:   make(chan struct{}, 1),
+	}
+	w.closeFrame = c.gorillaClosed
+	ws.SetReadLimit(int64(s.cfg.MaxMessageBytes))
+	ws.SetPingHandler(c.pinged)
+	ws.SetPongHandler(c.ponged)
+	ws.SetCloseHandler(c.peerClosed)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.timer = time.AfterFunc(s.cfg.PingInterval, c.ping)
+	return c
+}
+
+// Context returns the context of the socket. It has the values of the request
+// that was upgraded and ends when the socket does, or begins to by [Conn.CloseWith];
+// context.Cause then tells why: a [*CloseError], or an error of the network.
+func (c *Conn) Context() context.Context { return c.ctx }
+
+// Draining returns a context that ends when the server begins to shut down. The
+// handler is then to finish the calls it has, take no new ones, and close the
+// socket with CloseGoingAway. Use [context.AfterFunc] rather than a goroutine that
+// waits.
+func (c *Conn) Draining() context.Context { return c.server.drain }
+
+// Subprotocol returns the negotiated subprotocol, "" if there is none.
+func (c *Conn) Subprotocol() string { return c.ws.Subprotocol() }
+
+// Write sends p as one message; text must be valid UTF-8. It returns when the
+// message waits in the socket's queue, of which p is then independent, or, if it
+// is larger than that, when it has been written. While the queue is full, Write
+// waits; the end of ctx ends that wait with ctx's error, and nothing has been sent.
+//
+// Any other error means that the socket has ended; it is the cause of that and
+// the same for all later Writes. An earlier message may then be lost though its
+// Write returned nil.
+func (c *Conn) Write(ctx context.Context, kind Kind, p []byte) error {
+	return c.out.write(ctx, byte(kind), p)
+}
+
+// ping asks the peer for a sign of life. It is called by c.timer.
+func (c *Conn) ping() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.sent && !c.over && c.out.control(opPing, nil) {
+		c.timer.Reset(c.server.cfg.PingInterval)
+	}
+}

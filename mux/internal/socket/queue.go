@@ -1,0 +1,264 @@
+package socket
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+)
+
+// queue gathers the frames of a socket and writes them to its connection in
+// order. At most one goroutine at a time, the one that set busy, writes: either
+// flush, which runs while there is something to write, or the sender of a message
+// too large for the queue.
+//
+// The queue takes frames until last or abandon; the reason given first is what
+// refused writers get.
+type queue struct {
+	conn    net.Conn
+	limit   int           // bytes that may wait, control frames apart
+	timeout time.Duration // of each write
+	closed  <-chan struct{}
+	flushed func()          // called once, when the frame given to last has been written
+	failed  func(err error) // called when a write has failed; must call abandon
+
+	turn  chan struct{} // held by the one writer who waits for room; the others queue for it
+	freed chan struct{} // tells that writer to look again
+
+	mu      sync.Mutex
+	buf     *[]byte       // frames that wait, nil if there are none
+	busy    bool          // someone writes, and will look at buf again
+	waiting int           // writers that wait for room or their turn; later ones must not overtake
+	done    error         // why no frame is taken any more; set before closed is closed
+	broken  bool          // nothing can be written any more
+	still   chan struct{} // closed when busy ends; nil if nobody waits for that
+}
+
+// buffers holds *[]byte for frames that wait.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b }}
+
+// maxPooled is the capacity above which a buffer is not kept for reuse.
+const maxPooled = 128 << 10
+
+func recycle(b *[]byte) {
+	if cap(*b) <= maxPooled {
+		*b = (*b)[:0]
+		buffers.Put(b)
+	}
+}
+
+// write takes a message. It waits while the queue is full, in the order of
+// arrival, until ctx ends. When it returns nil, p may be changed, and the message
+// waits or has been written.
+func (q *queue) write(ctx context.Context, opcode byte, p []byte) error {
+	size := maxHeader + len(p)
+	q.mu.Lock()
+	var err error
+	if q.waiting > 0 || !q.room(size) {
+		err = q.wait(ctx, size)
+	}
+	if q.done != nil {
+		err = q.done
+	}
+	if err != nil {
+		q.mu.Unlock()
+		return err
+	}
+	if size > q.limit {
+		q.busy = true // room has seen to it that nobody else is
+		q.mu.Unlock()
+		return q.writeAlone(opcode, p)
+	}
+	q.append(opcode, p)
+	q.mu.Unlock()
+	return nil
+}
+
+// room tells whether a writer of size bytes need not wait. A message above the
+// limit goes alone. Called with q.mu held.
+func (q *queue) room(size int) bool {
+	switch {
+	case q.done != nil:
+		return true
+	case size > q.limit:
+		return !q.busy
+	default:
+		return q.buf == nil || len(*q.buf)+size <= q.limit
+	}
+}
+
+// wait returns nil when there is room for size bytes. Called with q.mu held; it
+// is held again when wait returns.
+func (q *queue) wait(ctx context.Context, size int) error {
+	q.waiting++
+	defer func() { q.waiting-- }()
+	q.mu.Unlock()
+	select {
+	case q.turn <- struct{}{}: // soon, once closed: room is never lacking then
+		defer func() { <-q.turn }()
+	case <-ctx.Done():
+		q.mu.Lock()
+		return ctx.Err()
+	}
+	q.mu.Lock()
+	for !q.room(size) {
+		q.mu.Unlock()
+		select {
+		case <-q.freed:
+		case <-q.closed:
+		case <-ctx.Done():
+			q.mu.Lock()
+			return ctx.Err()
+		}
+		q.mu.Lock()
+	}
+	return nil
+}
+
+// control takes a control frame, full or not: those are few, since the peer's
+// pings are rationed, and the reader must not wait for a slow peer to be told of
+// its pong. It is false if no frame is taken any more.
+func (q *queue) control(opcode byte, p []byte) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.done != nil {
+		return false
+	}
+	q.append(opcode, p)
+	return true
+}
+
+// last takes a close frame, after which no other is taken. It is false if that
+// was so before.
+func (q *queue) last(p []byte, why error) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.done != nil {
+		return false
+	}
+	q.append(opClose, p)
+	q.done = why
+	return true
+}
+
+// abandon drops what waits, for the connection is of no more use. It returns why
+// no frame is taken any more.
+func (q *queue) abandon(why error) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.done == nil {
+		q.done = why
+	}
+	q.broken = true
+	if q.buf != nil {
+		recycle(q.buf)
+		q.buf = nil
+	}
+	return q.done
+}
+
+// settle waits until nobody writes. It is called once, after last or abandon.
+func (q *queue) settle() {
+	q.mu.Lock()
+	if !q.busy {
+		q.mu.Unlock()
+		return
+	}
+	q.still = make(chan struct{})
+	q.mu.Unlock()
+	<-q.still
+}
+
+// append adds a frame to those that wait and sees to it that they are written.
+// Called with q.mu held.
+func (q *queue) append(opcode byte, p []byte) {
+	if q.buf == nil {
+		q.buf = buffers.Get().(*[]byte)
+	}
+	*q.buf = append(appendHeader(*q.buf, opcode, len(p)), p...)
+	if !q.busy {
+		q.busy = true
+		go q.flush()
+	}
+}
+
+// flush writes what waits until nothing does. Its goroutine ends by that, or by a
+// failed write, at the latest after the timeout.
+func (q *queue) flush() {
+	for {
+		q.mu.Lock()
+		out := q.buf
+		if out == nil {
+			q.rest()
+			return
+		}
+		q.buf = nil
+		q.free()
+		q.mu.Unlock()
+		err := q.send(*out)
+		recycle(out)
+		if err != nil {
+			q.failed(err)
+		}
+	}
+}
+
+// writeAlone writes one message from the buffer of its sender, who has set busy.
+func (q *queue) writeAlone(opcode byte, p []byte) error {
+	first := min(len(p), q.limit)
+	q.deadline()
+	frame := net.Buffers{appendHeader(nil, opcode, len(p)), p[:first]}
+	_, err := frame.WriteTo(q.conn)
+	for p = p[first:]; len(p) > 0 && err == nil; {
+		n := min(len(p), q.limit)
+		err = q.send(p[:n])
+		p = p[n:]
+	}
+	if err != nil {
+		q.failed(err)
+	}
+	q.mu.Lock()
+	if err != nil {
+		err = q.done
+	}
+	if q.buf != nil {
+		q.mu.Unlock()
+		go q.flush()
+	} else {
+		q.rest()
+	}
+	return err
+}
+
+func (q *queue) send(p []byte) error {
+	q.deadline()
+	_, err := q.conn.Write(p)
+	return err
+}
+
+func (q *queue) deadline() { q.conn.SetWriteDeadline(time.Now().Add(q.timeout)) }
+
+// rest ends busy. Called with q.mu held, which it releases.
+func (q *queue) rest() {
+	if q.done != nil && !q.broken {
+		// Nobody can begin to write any more, so busy may stay for a moment:
+		// whoever settles shall find flushed to have been called.
+		q.mu.Unlock()
+		q.flushed()
+		q.mu.Lock()
+	}
+	q.busy = false
+	q.free()
+	if q.still != nil {
+		close(q.still)
+	}
+	q.mu.Unlock()
+}
+
+// free wakes the writer who waits for room. Called with q.mu held.
+func (q *queue) free() {
+	select {
+	case q.freed <- struct{}{}:
+	default:
+	}
+}

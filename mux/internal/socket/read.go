@@ -1,0 +1,155 @@
+package socket
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/gorilla/websocket"
+)
+
+// Message is one message of the peer.
+type Message struct {
+	Kind Kind
+	Data []byte // whole; valid UTF-8 if Kind is Text
+}
+
+var messages = sync.Pool{New: func() any { return &Message{Data: make([]byte, 0, 2<<10)} }}
+
+// Release gives m back for reuse; neither m nor Data may be used thereafter. A
+// message that is not released is left to the garbage collector.
+func (m *Message) Release() {
+	if cap(m.Data) <= maxPooled {
+		messages.Put(m)
+	}
+}
+
+// Read returns the next message, which belongs to the caller until released. It
+// answers pings and close frames meanwhile. An error means that the socket has
+// ended and is the cause of that; after [Conn.CloseWith] Read drops what still
+// comes and returns when the peer has answered, or has had its second for that.
+func (c *Conn) Read() (*Message, error) {
+	for {
+		m, err := c.next()
+		if err != nil {
+			return nil, c.readFailed(err)
+		}
+		if c.ctx.Err() == nil {
+			return m, nil
+		}
+		m.Release()
+	}
+}
+
+// next reads a message of gorilla, whose errors are final.
+func (c *Conn) next() (*Message, error) {
+	if c.readErr != nil {
+		return nil, c.readErr
+	}
+	// However long the handler has kept the peer waiting, from now on it has
+	// its full time.
+	c.wire.heard = true
+	kind, r, err := c.ws.NextReader()
+	if err != nil {
+		c.readErr = err
+		return nil, err
+	}
+	m := messages.Get().(*Message)
+	m.Kind, m.Data = Kind(kind), m.Data[:0]
+	if err := c.fill(m, r); err != nil {
+		m.Release()
+		c.readErr = err
+		return nil, err
+	}
+	return m, nil
+}
+
+// fill reads the rest of a message. Its buffer grows with what has arrived, never
+// with what has been announced.
+func (c *Conn) fill(m *Message, r io.Reader) error {
+	heard := 0 // bytes for which the peer has been credited
+	valid := 0 // bytes known to be whole, valid runes
+	for {
+		if len(m.Data) == cap(m.Data) {
+			// One byte above the limit, so that there is room to find the end.
+			grown := make([]byte, len(m.Data), min(2*cap(m.Data), c.server.cfg.MaxMessageBytes)+1)
+			copy(grown, m.Data)
+			m.Data = grown
+		}
+		n, err := r.Read(m.Data[len(m.Data):cap(m.Data)])
+		m.Data = m.Data[:len(m.Data)+n]
+		if m.Kind == Text {
+			ok := false
+			if valid, ok = validUTF8(m.Data, valid, err == io.EOF); !ok {
+				return &CloseError{Code: CloseInvalid, Reason: "text is not valid UTF-8"}
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if len(m.Data)-heard >= 16<<10 {
+			heard = len(m.Data)
+			c.wire.heard = true
+		}
+	}
+}
+
+// validUTF8 tells whether p, valid up to from, is valid UTF-8 and up to where it
+// is known to be. Unless p is the end of its text, it may end inside a rune.
+func validUTF8(p []byte, from int, end bool) (int, bool) {
+	to := len(p)
+	for i := len(p) - 1; !end && i >= max(from, len(p)-3); i-- {
+		if utf8.RuneStart(p[i]) {
+			if !utf8.FullRune(p[i:]) {
+				to = i
+			}
+			break
+		}
+	}
+	return to, utf8.Valid(p[from:to])
+}
+
+// readFailed ends the socket because of an error of next, unless it has ended,
+// and returns the cause of its end.
+func (c *Conn) readFailed(err error) error {
+	if c.wire.told {
+		err = c.wire.err // of which gorilla hides the kind
+	}
+	ours, ok := errors.AsType[*CloseError](err)
+	switch {
+	case ok:
+		c.CloseWith(ours.Code, ours.Reason)
+	case c.wire.told:
+		c.fail(c.wire.failure())
+	case err == websocket.ErrReadLimit:
+		c.tooBig() // gorilla sends nothing if the sum of lengths overflows
+	default:
+		// Nothing new: gorilla has called gorillaClosed or peerClosed.
+		c.CloseWith(CloseInternal, "")
+	}
+	return context.Cause(c.ctx)
+}
+
+var errFlood = &CloseError{Code: ClosePolicy, Reason: "too many pings or pongs"}
+
+// pinged and ponged are called by gorilla in Read.
+func (c *Conn) pinged(data string) error {
+	if !c.pings.Allow() {
+		return errFlood
+	}
+	c.out.control(opPong, []byte(data))
+	return nil
+}
+
+func (c *Conn) ponged(string) error {
+	if !c.pings.Allow() {
+		return errFlood
+	}
+	c.wire.heard = true
+	return nil
+}
