@@ -1,0 +1,63 @@
+package rpc
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
+)
+
+// chainUnary makes one interceptor of many, the first outermost; nil of none.
+func chainUnary(chain []grpc.UnaryServerInterceptor) grpc.UnaryServerInterceptor {
+	switch len(chain) {
+	case 0:
+		return nil
+	case 1:
+		return chain[0]
+	}
+	first, rest := chain[0], chainUnary(chain[1:])
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		return first(ctx, req, info, func(ctx context.Context, req any) (any, error) {
+			return rest(ctx, req, info, handler)
+		})
+	}
+}
+
+// chainStream makes one interceptor of many, the first outermost; nil of none.
+func chainStream(chain []grpc.StreamServerInterceptor) grpc.StreamServerInterceptor {
+	switch len(chain) {
+	case 0:
+		return nil
+	case 1:
+		return chain[0]
+	}
+	first, rest := chain[0], chainStream(chain[1:])
+	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		return first(srv, ss, info, func(srv any, ss grpc.ServerStream) error {
+			return rest(srv, ss, info, handler)
+		})
+	}
+}
+
+// ServerOptions gives a grpc.Server the behaviour that Method.Serve gives the
+// other protocols: the same interceptors behind the same panic guard, the same
+// message limit, and the same stats handlers, each passed through wrap first.
+func (r *Registry) ServerOptions(wrap func(stats.Handler) stats.Handler) []grpc.ServerOption {
+	guardUnary := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (reply any, err error) {
+		defer r.recoverPanic(info.FullMethod, &err)
+		return handler(ctx, req)
+	}
+	guardStream := func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+		defer r.recoverPanic(info.FullMethod, &err)
+		return handler(srv, ss)
+	}
+	opts := []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(r.cfg.MaxMessageBytes),
+		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{guardUnary}, r.cfg.UnaryInterceptors...)...),
+		grpc.ChainStreamInterceptor(append([]grpc.StreamServerInterceptor{guardStream}, r.cfg.StreamInterceptors...)...),
+	}
+	for _, h := range r.cfg.StatsHandlers {
+		opts = append(opts, grpc.StatsHandler(wrap(h)))
+	}
+	return opts
+}

@@ -1,0 +1,157 @@
+package rpc
+
+import (
+	"encoding/base64"
+	"maps"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// RequestMetadata makes incoming metadata of HTTP request header fields. Keys
+// become lower case; hop-by-hop fields (RFC 9110 §7.6.1), the WebSocket
+// handshake and what gRPC reserves for itself are left out; values of keys that
+// end in "-bin" are split at commas and decoded from base64. host becomes
+// ":authority".
+//
+// The error is INVALID_ARGUMENT, names the key, and is safe for the client.
+func RequestMetadata(header map[string][]string, host string) (metadata.MD, error) {
+	md := make(metadata.MD, len(header)+1)
+	connection := connectionOptions(header)
+	for name, values := range header {
+		key := strings.ToLower(name)
+		if reservedRequest(key) || connection[key] {
+			continue
+		}
+		if !strings.HasSuffix(key, binarySuffix) {
+			md[key] = append(md[key], values...)
+			continue
+		}
+		for _, v := range values {
+			// "Implementations must split Binary-Headers on ","": proxies and
+			// browsers join what was sent as several fields.
+			for v := range strings.SplitSeq(v, ",") {
+				b, err := decodeBinary(strings.Trim(v, " \t"))
+				if err != nil {
+					return nil, status.Errorf(codes.InvalidArgument, "header %.100q is not base64: %v", key, err)
+				}
+				md[key] = append(md[key], b)
+			}
+		}
+	}
+	if host != "" {
+		md[":authority"] = []string{host}
+	}
+	return md, nil
+}
+
+const binarySuffix = "-bin"
+
+// decodeBinary reads base64 with or without padding, as gRPC requires of
+// receivers ("Custom-Metadata" in PROTOCOL-HTTP2.md).
+func decodeBinary(v string) (string, error) {
+	enc := base64.RawStdEncoding
+	if len(v)%4 == 0 {
+		enc = base64.StdEncoding
+	}
+	b, err := enc.DecodeString(v)
+	return string(b), err
+}
+
+// connectionOptions are the further fields a sender has named as meant for this
+// hop only (RFC 9110 §7.6.1).
+func connectionOptions(header map[string][]string) map[string]bool {
+	var opts map[string]bool
+	for name, values := range header {
+		if !strings.EqualFold(name, "Connection") {
+			continue
+		}
+		for _, v := range values {
+			for opt := range strings.SplitSeq(v, ",") {
+				if opts == nil {
+					opts = make(map[string]bool)
+				}
+				opts[strings.ToLower(strings.TrimSpace(opt))] = true
+			}
+		}
+	}
+	return opts
+}
+
+// reservedRequest tells whether a request header field belongs to a transport
+// and must not become metadata.
+func reservedRequest(key string) bool {
+	switch key {
+	case "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+		"te", "trailer", "transfer-encoding", "upgrade", "host", "content-length", "http2-settings":
+		return true
+	case "user-agent": // reserved by gRPC, but shown to handlers, as grpc-go does
+		return false
+	}
+	return strings.HasPrefix(key, "sec-websocket-") || reserved(key)
+}
+
+// reserved tells whether gRPC keeps a key for itself. It is grpc-go's list:
+// grpc-previous-rpc-attempts and the grpc-*-bin keys of tracing are metadata on
+// purpose.
+func reserved(key string) bool {
+	switch key {
+	case "", "content-type", "user-agent", "te",
+		"grpc-message-type", "grpc-encoding", "grpc-message", "grpc-status", "grpc-timeout":
+		return true
+	}
+	return key[0] == ':'
+}
+
+// dropReserved takes the keys that handlers and clients may not set out of md,
+// and returns it.
+func dropReserved(md metadata.MD) metadata.MD {
+	maps.DeleteFunc(md, func(key string, _ []string) bool { return reserved(key) })
+	return md
+}
+
+// validate checks metadata that is to be sent ("Custom-Metadata" in
+// PROTOCOL-HTTP2.md): keys of 0-9 a-z _ - . and values of printable ASCII, but
+// any bytes where the key ends in "-bin". As with grpc-go, upper case is
+// refused, which only a metadata.MD built by hand can have; pseudo-header fields
+// pass, since dropReserved takes them out.
+func validate(md metadata.MD) error {
+	for key, values := range md {
+		if key == "" {
+			return status.Error(codes.Internal, "metadata has an empty key")
+		}
+		if key[0] == ':' {
+			continue
+		}
+		for i := range len(key) {
+			c := key[i]
+			if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '-' || c == '_') {
+				return status.Errorf(codes.Internal, "metadata key %.100q has a character other than 0-9 a-z _ - .", key)
+			}
+		}
+		if strings.HasSuffix(key, binarySuffix) {
+			continue
+		}
+		for _, v := range values {
+			for i := range len(v) {
+				if v[i] < 0x20 || v[i] > 0x7e {
+					return status.Errorf(codes.Internal, "metadata key %.100q has a value with a non-printable character; name the key …-bin to send bytes", key)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// appendMD merges a copy of add into md and returns it, making md when it is nil.
+func appendMD(md, add metadata.MD) metadata.MD {
+	if md == nil {
+		md = make(metadata.MD, len(add))
+	}
+	for k, v := range add {
+		md[k] = append(md[k], v...)
+	}
+	return md
+}

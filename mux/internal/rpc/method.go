@@ -1,0 +1,107 @@
+package rpc
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+)
+
+// Method is one method of a registered service. It is safe for concurrent use.
+type Method struct {
+	FullName      string // "/pkg.Service/Method"
+	ClientStreams bool
+	ServerStreams bool
+
+	reg        *Registry
+	impl       any
+	unary      grpc.MethodHandler // of a unary method
+	stream     grpc.StreamHandler // of any other
+	streamInfo grpc.StreamServerInfo
+}
+
+// Unary tells whether the method takes one message and answers with one.
+func (m *Method) Unary() bool { return m.unary != nil }
+
+// Call is what an adapter knows of a call before its first message.
+type Call struct {
+	// Metadata is the client's, filtered by RequestMetadata or the like. Serve
+	// takes it over.
+	Metadata metadata.MD
+
+	// Timeout ends the call with DEADLINE_EXCEEDED. Zero or less means that
+	// only the context limits it.
+	Timeout time.Duration
+
+	// Peer is the client. It may not be nil.
+	Peer *peer.Peer
+}
+
+// Stream is an adapter's side of one call. Serve calls RecvMsg from one
+// goroutine at a time and SendHeader and SendMsg from one at a time; both sides
+// may run at once. Before Serve returns all of them have, since it waits for
+// what goroutines of the handler still do: so RecvMsg and SendMsg must return
+// once ctx ends.
+//
+// An error other than io.EOF ends the call: no message is received or sent any
+// more, and it is the outcome, whatever the handler makes of it. So it should be
+// a status error.
+type Stream interface {
+	// RecvMsg reads the next message into m and returns its encoded size in
+	// bytes. It returns io.EOF, bare, after the client has half-closed. A
+	// message beyond MaxMessageBytes is ErrTooLarge: best before it is read and
+	// decoded, at the latest by Serve.
+	RecvMsg(ctx context.Context, m any) (size int, err error)
+
+	// SendHeader sends header metadata. It is called at most once, and before
+	// the first SendMsg if at all. The adapter may keep md.
+	SendHeader(md metadata.MD) error
+
+	// SendMsg encodes and sends m and returns its encoded size in bytes. It
+	// keeps no reference to m.
+	SendMsg(ctx context.Context, m any) (size int, err error)
+}
+
+// Serve runs one call to its end on the caller's goroutine and returns the
+// trailer and the outcome: nil for OK, else an error of package status, safe for
+// the client. The handler's context ends when the handler returns, when ctx
+// ends, or at the deadline. A call that is late already runs no handler.
+func (m *Method) Serve(ctx context.Context, call *Call, s Stream) (trailer metadata.MD, err error) {
+	var cancel context.CancelFunc
+	if call.Timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, call.Timeout)
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
+	}
+	defer cancel()
+	if err := ctx.Err(); err != nil {
+		return nil, callError(ctx, err)
+	}
+	ctx = peer.NewContext(ctx, call.Peer)
+	ctx = metadata.NewIncomingContext(ctx, call.Metadata)
+
+	ss := &serverStream{cancel: cancel, method: m, wire: s, stats: recorder{handlers: m.reg.cfg.StatsHandlers}}
+	ctx = ss.stats.begin(ctx, m, call)
+	ss.ctx = grpc.NewContextWithServerTransportStream(ctx, (*transportStream)(ss))
+	err = m.run(ss)
+	return ss.finish(err)
+}
+
+// run calls the handler through the interceptors, behind the panic guard.
+func (m *Method) run(ss *serverStream) (err error) {
+	defer m.reg.recoverPanic(m.FullName, &err)
+	switch {
+	case m.Unary():
+		reply, err := m.unary(m.impl, ss.ctx, ss.RecvMsg, m.reg.unary)
+		if err != nil {
+			return err
+		}
+		return ss.SendMsg(reply)
+	case m.reg.stream != nil:
+		return m.reg.stream(m.impl, ss, &m.streamInfo, m.stream)
+	default:
+		return m.stream(m.impl, ss)
+	}
+}

@@ -1,0 +1,87 @@
+package rpc
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"runtime/debug"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// callError is the one edge where a handler's error becomes a status: a status
+// error keeps its code, message and details, also behind %w; a bare context
+// error becomes CANCELLED or DEADLINE_EXCEEDED; anything else is UNKNOWN with
+// its text, as in grpc-go. Nil stays nil.
+//
+// A call whose context has ended gets that as its status, whatever the handler
+// made of it: over a network the client has already seen the same.
+func callError(ctx context.Context, err error) error {
+	if cerr := ctx.Err(); cerr != nil {
+		return status.FromContextError(cerr).Err()
+	}
+	return statusError(err)
+}
+
+func statusError(err error) error {
+	if err == nil {
+		return nil
+	}
+	st, ok := status.FromError(err)
+	if !ok {
+		st = status.FromContextError(err)
+	}
+	if st.Code() == codes.OK {
+		// An error whose status says OK is a bug of the handler's; it must not
+		// reach the client as success.
+		return status.Error(codes.Unknown, err.Error())
+	}
+	return st.Err()
+}
+
+// ErrTooLarge is the status of a message above the limit, in the words of
+// grpc-go.
+func ErrTooLarge(size, limit int) error {
+	return status.Errorf(codes.ResourceExhausted, "grpc: received message larger than max (%d vs. %d)", size, limit)
+}
+
+// recoverPanic is deferred around a handler. It turns a panic into INTERNAL and
+// logs value and stack under an id that the client is given as well; the client
+// sees nothing else of it.
+func (r *Registry) recoverPanic(method string, err *error) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	id := rand.Text()[:8]
+	r.cfg.Log.Error("rpc: panic in handler", "method", method, "id", id, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	*err = status.Errorf(codes.Internal, "internal error (id %s)", id)
+}
+
+var (
+	// errHeaderSent answers SetHeader and SendHeader once the header has gone.
+	errHeaderSent = status.Error(codes.Internal, "rpc: the header was already sent")
+
+	// errReturned answers a goroutine that uses its call for longer than the
+	// handler has run.
+	errReturned = status.Error(codes.Internal, "rpc: the handler has returned")
+
+	// errGone is the outcome of a call whose handler has ended its goroutine
+	// (runtime.Goexit) instead of returning.
+	errGone = status.Error(codes.Internal, "rpc: the handler did not return")
+
+	// errClosed reports that the Conn was shut down.
+	errClosed = status.Error(codes.Unavailable, "rpc: the server has shut down")
+)
+
+// clip makes text from a peer fit for an error: valid UTF-8, and no more than
+// 200 bytes of it.
+func clip(text string) string {
+	const limit = 200
+	if len(text) > limit {
+		text = text[:limit] + "…"
+	}
+	return strings.ToValidUTF8(text, "?")
+}

@@ -1,0 +1,169 @@
+package rpc_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"regexp"
+	"strings"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"oneport/mux/internal/rpc"
+)
+
+// liar is an error whose status says OK.
+type liar struct{}
+
+func (liar) Error() string              { return "liar" }
+func (liar) GRPCStatus() *status.Status { return status.New(codes.OK, "") }
+
+// hollow is an error without the status it promises.
+type hollow struct{}
+
+func (hollow) Error() string              { return "hollow" }
+func (hollow) GRPCStatus() *status.Status { return nil }
+
+func TestHandlerErrors(t *testing.T) {
+	detailed, err := status.New(codes.NotFound, "no a").WithDetails(&errdetails.ErrorInfo{Reason: "R"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name    string
+		err     error
+		code    codes.Code
+		message string
+		details int
+	}{
+		{"nil", nil, codes.OK, "", 0},
+		{"status", status.Error(codes.NotFound, "no a"), codes.NotFound, "no a", 0},
+		{"details", detailed.Err(), codes.NotFound, "no a", 1},
+		{"wrapped status", fmt.Errorf("find: %w", detailed.Err()), codes.NotFound, "find: rpc error: code = NotFound desc = no a", 1},
+		{"unknown code", status.Error(200, "odd"), 200, "odd", 0},
+		{"plain", errors.New("plain"), codes.Unknown, "plain", 0},
+		{"EOF", io.EOF, codes.Unknown, "EOF", 0},
+		{"cancelled", context.Canceled, codes.Canceled, "context canceled", 0},
+		{"deadline", context.DeadlineExceeded, codes.DeadlineExceeded, "context deadline exceeded", 0},
+		{"wrapped cancelled", fmt.Errorf("db: %w", context.Canceled), codes.Canceled, "db: context canceled", 0},
+		{"wrapped deadline", fmt.Errorf("db: %w", context.DeadlineExceeded), codes.DeadlineExceeded, "db: context deadline exceeded", 0},
+		{"status nil", hollow{}, codes.Unknown, "hollow", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := &script{
+				unary:  func(context.Context, *text) (*text, error) { return new(text), tt.err },
+				stream: func(ss grpc.ServerStream) error { return tt.err },
+			}
+			check := func(t *testing.T, got error) {
+				t.Helper()
+				if s := status.Convert(got); s.Code() != tt.code || s.Message() != tt.message || len(s.Details()) != tt.details {
+					t.Errorf("handler returned %v: %v with %d details, want %v %q with %d",
+						tt.err, got, len(s.Details()), tt.code, tt.message, tt.details)
+				}
+			}
+			onRoads(t, rpc.Config{}, s.register, func(t *testing.T, cc grpc.ClientConnInterface) {
+				check(t, cc.Invoke(t.Context(), scriptUnary, new(text), new(text)))
+				_, err := streamCall(t, cc, bothStream, scriptBidi)
+				check(t, err)
+			})
+		})
+	}
+}
+
+// An error is not success, even where grpc-go would let it pass for one.
+func TestHandlerErrorWithStatusOK(t *testing.T) {
+	for _, lie := range []error{liar{}, fmt.Errorf("a %w", liar{})} {
+		s := &script{unary: func(context.Context, *text) (*text, error) { return new(text), lie }}
+		cc := rpc.NewConn(newRegistry(rpc.Config{}, s.register))
+		err := cc.Invoke(t.Context(), scriptUnary, new(text), new(text))
+		if s := status.Convert(err); s.Code() != codes.Unknown || s.Message() != lie.Error() {
+			t.Errorf("handler returned %q: %v, want UNKNOWN %q", lie, err, lie)
+		}
+	}
+}
+
+// What has become of the context is the outcome, whatever the handler returns.
+func TestEndedContextIsTheOutcome(t *testing.T) {
+	for _, returned := range []error{nil, errors.New("plain"), status.Error(codes.NotFound, "")} {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &script{unary: func(ctx context.Context, _ *text) (*text, error) {
+			cancel()
+			<-ctx.Done()
+			return new(text), returned
+		}}
+		reg := newRegistry(rpc.Config{}, s.register)
+		_, err := lookup(t, reg, scriptUnary).Serve(ctx, newCall(), new(wire))
+		if status.Code(err) != codes.Canceled {
+			t.Errorf("handler returned %v in a cancelled call: %v, want CANCELLED", returned, err)
+		}
+	}
+}
+
+func TestPanic(t *testing.T) {
+	const secret = "secret value"
+	idPattern := regexp.MustCompile(`^internal error \(id ([A-Z2-7]{8})\)$`)
+	boom := func() { panic(secret) }
+	quiet := &script{
+		unary:  func(context.Context, *text) (*text, error) { return new(text), nil },
+		stream: func(grpc.ServerStream) error { return nil },
+	}
+	loud := &script{
+		unary:  func(context.Context, *text) (*text, error) { boom(); return nil, nil },
+		stream: func(grpc.ServerStream) error { boom(); return nil },
+	}
+	unary := func(t *testing.T, cc grpc.ClientConnInterface) error {
+		return cc.Invoke(t.Context(), scriptUnary, new(text), new(text))
+	}
+	stream := func(t *testing.T, cc grpc.ClientConnInterface) error {
+		_, err := streamCall(t, cc, bothStream, scriptBidi)
+		return err
+	}
+	for _, tt := range []struct {
+		name    string
+		service *script
+		cfg     rpc.Config
+		method  string
+		call    func(*testing.T, grpc.ClientConnInterface) error
+	}{
+		{"unary handler", loud, rpc.Config{}, scriptUnary, unary},
+		{"stream handler", loud, rpc.Config{}, scriptBidi, stream},
+		{"unary interceptor", quiet, rpc.Config{UnaryInterceptors: []grpc.UnaryServerInterceptor{
+			func(context.Context, any, *grpc.UnaryServerInfo, grpc.UnaryHandler) (any, error) {
+				boom()
+				return nil, nil
+			},
+		}}, scriptUnary, unary},
+		{"stream interceptor", quiet, rpc.Config{StreamInterceptors: []grpc.StreamServerInterceptor{
+			func(any, grpc.ServerStream, *grpc.StreamServerInfo, grpc.StreamHandler) error { boom(); return nil },
+		}}, scriptBidi, stream},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var log bytes.Buffer
+			tt.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+			onRoads(t, tt.cfg, tt.service.register, func(t *testing.T, cc grpc.ClientConnInterface) {
+				log.Reset()
+				err := tt.call(t, cc)
+				s := status.Convert(err)
+				id := idPattern.FindStringSubmatch(s.Message())
+				if s.Code() != codes.Internal || id == nil || len(s.Details()) > 0 {
+					t.Fatalf("the client got %v, want INTERNAL with an id and nothing else", err)
+				}
+				for _, want := range []string{secret, "id=" + id[1], "method=" + tt.method, "status_test.go"} {
+					if !strings.Contains(log.String(), want) {
+						t.Errorf("the log lacks %q:\n%s", want, log.String())
+					}
+				}
+				if err := tt.call(t, cc); status.Convert(err).Message() == s.Message() {
+					t.Errorf("two panics have the same text %q", s.Message())
+				}
+			})
+		})
+	}
+}
