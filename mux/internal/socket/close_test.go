@@ -204,3 +204,31 @@ func TestReadAfterFailureDoesNotPanic(t *testing.T) {
 		t.Error("Read = nil, want an error")
 	}
 }
+
+// A socket that another goroutine is just ending, by a close frame that the peer
+// has answered already, has no cause yet when the reader fails. Read must not
+// return without one.
+func TestReadWaitsForCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		want := &CloseError{Code: CloseNormal}
+		got := make(chan error, 1)
+		c := pipe(t, NewServer(Config{}), func(c *Conn) {
+			if !c.out.last([]byte{0x03, 0xe8}, want) {
+				t.Error("the socket has ended")
+			}
+			go func() { got <- c.readFailed(io.EOF) }()
+			synctest.Wait()
+			select {
+			case err := <-got:
+				t.Errorf("returned %v before there was a cause", err)
+				got <- err
+			default:
+			}
+			c.cancel(want)
+		})
+		c.conn.Close()
+		if err := <-got; err != want {
+			t.Errorf("Read = %v, want %v", err, want)
+		}
+	})
+}

@@ -132,6 +132,9 @@ func (c *Conn) readFailed(err error) error {
 		// Nothing new: gorilla has called gorillaClosed or peerClosed.
 		c.CloseWith(CloseInternal, "")
 	}
+	// Where another goroutine has ended the socket first, the context ends
+	// only now.
+	<-c.ctx.Done()
 	return context.Cause(c.ctx)
 }
 
