@@ -1,0 +1,26 @@
+// Package wsrpc carries gRPC calls over WebSocket.
+//
+// # One method a connection
+//
+// A client that opens /grpc-ws/{service}/{method} talks to that one method, of
+// any of the four kinds. It needs no library and no annotation in the .proto:
+//
+//   - A binary message is a protobuf request, a text message the same in JSON.
+//     Answers come in the kind of the last request that the handler has
+//     received, before that of the first message sent; a handler that speaks
+//     before either speaks binary.
+//   - An empty text message half-closes: the client has nothing more to send.
+//     (An empty binary message is a request whose fields all have their default.)
+//   - On a unary method each message is a call of its own; the answers come in
+//     the order of the requests.
+//   - The end of the call is the close frame: 1000 for OK, else 4000 plus the
+//     gRPC status code, with the status message as reason, cut to the 123 bytes
+//     there is room for. A message above the limit ends with 1009, what is not
+//     WebSocket or goes on after the half-close with 1002, a server that is
+//     leaving with 1001.
+//   - Request headers become metadata, and grpc-timeout the deadline: of the
+//     call, on a unary method of each call.
+//
+// Header and trailer metadata of the server and the details of a status have no
+// place in this form and are dropped.
+package wsrpc

@@ -1,0 +1,86 @@
+package wsrpc
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"oneport/mux/internal/rpc"
+	"oneport/mux/internal/socket"
+)
+
+// Path is where a Handler belongs: it and everything below it.
+const Path = "/grpc-ws"
+
+// defaultMethod answers at Path itself, the shortest way to a first call.
+const defaultMethod = "/helloworld.Greeter/SayHello"
+
+// Handler upgrades requests for /grpc-ws/{service}/{method} and runs that method
+// on the WebSocket, in this process. The Origin of a request must have been
+// judged, and its context must carry the peer.
+type Handler struct {
+	reg     *rpc.Registry
+	sockets *socket.Server
+}
+
+var _ http.Handler = (*Handler)(nil)
+
+// NewHandler returns a Handler for the methods of reg. sockets owns the
+// connections: shutting it down ends them.
+func NewHandler(reg *rpc.Registry, sockets *socket.Server) *Handler {
+	return &Handler{reg: reg, sockets: sockets}
+}
+
+// ServeHTTP answers what is not a call with the reason, before any upgrade: 404
+// for an unknown method, 400 for headers that cannot be metadata or for a
+// subprotocol, and 426 for a request that is no upgrade.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name := strings.TrimPrefix(r.URL.Path, Path)
+	if name == "" || name == "/" {
+		name = defaultMethod
+	}
+	method, err := h.reg.Lookup(name)
+	if err != nil {
+		text := fmt.Sprintf("%s; use %s/{service}/{method} with one of these services: %s",
+			status.Convert(err).Message(), Path, strings.Join(h.reg.Services(), ", "))
+		http.Error(w, text, http.StatusNotFound)
+		return
+	}
+	call, err := newCall(r)
+	if err != nil {
+		http.Error(w, status.Convert(err).Message(), http.StatusBadRequest)
+		return
+	}
+	if r.Header.Get("Sec-Websocket-Protocol") != "" {
+		// A browser would drop a socket that agrees to none of its offers.
+		http.Error(w, "no subprotocol is known here: connect without one", http.StatusBadRequest)
+		return
+	}
+	h.sockets.Upgrade(w, r, func(c *socket.Conn) {
+		newSession(c, method, call).run()
+	})
+}
+
+// newCall makes a Call of what the handshake says. The error is safe for the
+// client.
+func newCall(r *http.Request) (*rpc.Call, error) {
+	md, err := rpc.RequestMetadata(r.Header, r.Host)
+	if err != nil {
+		return nil, err
+	}
+	var timeout time.Duration
+	if v := r.Header.Get("Grpc-Timeout"); v != "" {
+		if timeout, err = rpc.ParseTimeout(v); err != nil {
+			return nil, err
+		}
+	}
+	p, ok := peer.FromContext(r.Context())
+	if !ok {
+		p = &peer.Peer{}
+	}
+	return &rpc.Call{Metadata: md, Timeout: timeout, Peer: p}, nil
+}

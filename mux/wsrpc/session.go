@@ -1,0 +1,211 @@
+package wsrpc
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"oneport/mux/internal/rpc"
+	"oneport/mux/internal/socket"
+)
+
+// inboxMessages is how many messages may wait for the handler. The socket is
+// read no further while so many do, so that the client feels TCP's back-pressure.
+const inboxMessages = 16
+
+// closeStatus is the close code of status code 0; the others follow. RFC 6455
+// §7.4.2 leaves 4000 to 4999 to applications.
+const closeStatus = 4000
+
+// session is one socket in the one-method form. The socket's own goroutine
+// reads, so that pings are answered and a lost client is noticed while the
+// handler is busy; a second one runs the calls. Both end with the socket.
+type session struct {
+	conn   *socket.Conn
+	method *rpc.Method
+	call   *rpc.Call // as the handshake has it
+
+	inbox chan *socket.Message // closed at the half-close
+
+	mu   sync.Mutex
+	kind socket.Kind // in which answers go out; guarded by mu
+}
+
+func newSession(c *socket.Conn, m *rpc.Method, call *rpc.Call) *session {
+	return &session{conn: c, method: m, call: call, inbox: make(chan *socket.Message, inboxMessages), kind: socket.Binary}
+}
+
+// run returns when the socket is ending and no call runs any more.
+func (s *session) run() {
+	var calls sync.WaitGroup
+	calls.Go(s.serve)
+	s.read()
+	calls.Wait()
+}
+
+// read fills the inbox until the socket ends.
+func (s *session) read() {
+	single := !s.method.Unary() && !s.method.ClientStreams // takes one message
+	open := true
+	for first := true; ; first = false {
+		m, err := s.conn.Read()
+		if err != nil {
+			return
+		}
+		if first {
+			s.setKind(m.Kind) // for a handler that answers before it receives
+		}
+		switch halfClose := m.Kind == socket.Text && len(m.Data) == 0; {
+		case halfClose:
+			m.Release()
+			if open {
+				close(s.inbox)
+			}
+			open = false
+		case !open:
+			m.Release()
+			s.conn.CloseWith(socket.CloseProtocol, "message after the half-close, or a second one where the method takes one")
+		default:
+			select {
+			case s.inbox <- m:
+			case <-s.conn.Context().Done():
+				continue // Read reports the end
+			}
+			if single {
+				close(s.inbox)
+				open = false
+			}
+		}
+	}
+}
+
+// serve runs the calls and then ends the socket.
+func (s *session) serve() {
+	if !s.method.Unary() {
+		s.finish(s.serveCall(s.conn.Context(), s))
+		return
+	}
+	draining := s.conn.Draining()
+	for {
+		leave := draining.Done()
+		if draining.Err() != nil {
+			if len(s.inbox) == 0 {
+				s.conn.CloseWith(socket.CloseGoingAway, "server is shutting down")
+				return
+			}
+			leave = nil // what has been received is answered still
+		}
+		select {
+		case m, ok := <-s.inbox:
+			if !ok {
+				s.finish(nil)
+				return
+			}
+			if err := s.answer(m); err != nil {
+				s.finish(err)
+				return
+			}
+		case <-leave:
+		case <-s.conn.Context().Done():
+			return
+		}
+	}
+}
+
+// answer runs the unary call that m asks for.
+func (s *session) answer(m *socket.Message) error {
+	return s.serveCall(s.conn.Context(), &unary{session: s, request: m})
+}
+
+// serveCall runs one call. The handshake's metadata is copied, since a handler
+// may change what it gets and a unary socket carries many calls.
+func (s *session) serveCall(ctx context.Context, stream rpc.Stream) error {
+	call := *s.call
+	call.Metadata = call.Metadata.Copy()
+	_, err := s.method.Serve(ctx, &call, stream)
+	return err
+}
+
+// finish ends the socket with the outcome of a call.
+func (s *session) finish(err error) {
+	if err == nil {
+		s.conn.CloseWith(socket.CloseNormal, "")
+		return
+	}
+	st := status.Convert(err)
+	s.conn.CloseWith(closeStatus+int(st.Code()), st.Message())
+}
+
+func (s *session) setKind(k socket.Kind) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kind = k
+}
+
+// A session is the dispatcher's Stream of a streaming call.
+var _ rpc.Stream = (*session)(nil)
+
+func (s *session) RecvMsg(ctx context.Context, m any) (int, error) {
+	select {
+	case msg, ok := <-s.inbox:
+		if !ok {
+			return 0, io.EOF
+		}
+		return s.decode(msg, m)
+	case <-ctx.Done():
+		return 0, status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+// decode reads a request and turns later answers to its kind.
+func (s *session) decode(msg *socket.Message, m any) (int, error) {
+	defer msg.Release()
+	s.setKind(msg.Kind)
+	if err := codec(msg.Kind).Unmarshal(msg.Data, m); err != nil {
+		return 0, status.Errorf(codes.InvalidArgument, "bad request message: %.200v", err)
+	}
+	return len(msg.Data), nil
+}
+
+// SendHeader drops md: this form has no place for it.
+func (s *session) SendHeader(metadata.MD) error { return nil }
+
+func (s *session) SendMsg(ctx context.Context, m any) (int, error) {
+	s.mu.Lock()
+	kind := s.kind
+	s.mu.Unlock()
+	b, err := codec(kind).Append(nil, m)
+	if err != nil {
+		return 0, status.Errorf(codes.Internal, "answer cannot be encoded: %v", err)
+	}
+	if err := s.conn.Write(ctx, kind, b); err != nil {
+		return 0, status.Errorf(codes.Unavailable, "answer cannot be sent: %v", err)
+	}
+	return len(b), nil
+}
+
+// unary is the dispatcher's Stream of one call on a unary method.
+type unary struct {
+	*session
+	request *socket.Message // nil once received
+}
+
+func (u *unary) RecvMsg(_ context.Context, m any) (int, error) {
+	if u.request == nil {
+		return 0, io.EOF
+	}
+	msg := u.request
+	u.request = nil
+	return u.decode(msg, m)
+}
+
+func codec(k socket.Kind) rpc.Codec {
+	if k == socket.Text {
+		return rpc.JSON
+	}
+	return rpc.Proto
+}
