@@ -86,7 +86,8 @@ func (s *session) read() {
 // serve runs the calls and then ends the socket.
 func (s *session) serve() {
 	if !s.method.Unary() {
-		s.finish(s.serveCall(s.conn.Context(), s))
+		_, err := s.method.Serve(s.conn.Context(), s.call, s)
+		s.finish(err)
 		return
 	}
 	draining := s.conn.Draining()
@@ -118,15 +119,7 @@ func (s *session) serve() {
 
 // answer runs the unary call that m asks for.
 func (s *session) answer(m *socket.Message) error {
-	return s.serveCall(s.conn.Context(), &unary{session: s, request: m})
-}
-
-// serveCall runs one call. The handshake's metadata is copied, since a handler
-// may change what it gets and a unary socket carries many calls.
-func (s *session) serveCall(ctx context.Context, stream rpc.Stream) error {
-	call := *s.call
-	call.Metadata = call.Metadata.Copy()
-	_, err := s.method.Serve(ctx, &call, stream)
+	_, err := s.method.Serve(s.conn.Context(), s.call, &unary{session: s, request: m})
 	return err
 }
 

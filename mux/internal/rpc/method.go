@@ -27,8 +27,8 @@ func (m *Method) Unary() bool { return m.unary != nil }
 
 // Call is what an adapter knows of a call before its first message.
 type Call struct {
-	// Metadata is the client's, filtered by RequestMetadata or the like. Serve
-	// takes it over.
+	// Metadata is the client's, filtered by RequestMetadata or the like. It is
+	// only read: handlers get copies.
 	Metadata metadata.MD
 
 	// Timeout ends the call with DEADLINE_EXCEEDED. Zero or less means that

@@ -1,0 +1,40 @@
+// Package mux serves one gRPC service to every kind of client on one TCP port.
+//
+// A service registered once answers native gRPC (grpc-go's own transport),
+// gRPC over WebSocket, and a client in the same process, beside the plain HTTP
+// handlers of the program; all of it in cleartext and TLS.
+//
+//	s := mux.NewServer()
+//	helloworld.RegisterGreeterServer(s, greeter)
+//	s.Handle("GET /about", about)
+//	log.Fatal(s.Serve(ln))
+//
+// # How a connection finds its server
+//
+// [Server.Serve] splits a listener by the first bytes of each connection: TLS
+// is terminated, then native gRPC, WebSocket upgrades and other HTTP go to a
+// server each. What is read for that is bounded in bytes and time, and handed on
+// with the bare connection. The split is a hint, made once per connection: the
+// HTTP servers answer every protocol request by request, by the table in
+// protocol.go, since kept-alive and pooled connections mix them.
+//
+// # How a request finds its method
+//
+// Each protocol is an [net/http.Handler] outside and a grpc.ServerStream inside.
+// All hand their calls to one dispatcher in this process: no loopback
+// connection, no client stub, no second encoding. Interceptors, stats handlers,
+// the message limit, deadlines and the panic guard hold there for all protocols
+// alike, and for native gRPC by the same values.
+//
+// # What handlers see of the client
+//
+// peer.FromContext gives address and TLS state, client certificate included, of
+// the connection the client made, whatever the road; http handlers find the
+// latter in Request.TLS as usual.
+//
+// # How it ends
+//
+// [Server.Shutdown] turns readiness off, stops accepting, lets every call that
+// had been accepted finish, tells clients to go (GOAWAY, Connection: close, a
+// WebSocket close frame), and returns once all is still.
+package mux

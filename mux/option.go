@@ -1,0 +1,132 @@
+package mux
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/stats"
+
+	"oneport/mux/internal/rpc"
+)
+
+// Option configures a Server. Options are applied in order by NewServer, which
+// panics on a value that cannot be right.
+type Option func(*config)
+
+type config struct {
+	tls          *tls.Config
+	cleartext    bool
+	rpc          rpc.Config
+	origins      []string
+	sniffTimeout time.Duration
+	sharedHTTP2  bool
+	grpcOptions  []grpc.ServerOption
+	log          *slog.Logger
+}
+
+// defaultSniffTimeout is how long a new connection may take to show what it
+// speaks, and a TLS one to shake hands and then show it.
+const defaultSniffTimeout = 3 * time.Second
+
+// WithTLSConfig makes the server terminate TLS. Cleartext connections are then
+// refused, GET and HEAD requests redirected to https, unless WithCleartext is
+// given as well. The server works on a copy, in which "h2" and "http/1.1" are
+// added to NextProtos where missing: grpc-go refuses a server without the first,
+// browsers open WebSockets over the second. Nil means no TLS, the default.
+func WithTLSConfig(cfg *tls.Config) Option {
+	return func(c *config) {
+		if cfg == nil {
+			c.tls = nil
+			return
+		}
+		c.tls = cfg.Clone()
+		for _, proto := range []string{"h2", "http/1.1"} {
+			if !slices.Contains(c.tls.NextProtos, proto) {
+				c.tls.NextProtos = append(slices.Clip(c.tls.NextProtos), proto)
+			}
+		}
+	}
+}
+
+// WithCleartext serves cleartext beside TLS, on the same port. Without
+// WithTLSConfig it changes nothing: the server is all cleartext then.
+func WithCleartext() Option {
+	return func(c *config) { c.cleartext = true }
+}
+
+// WithUnaryInterceptor adds an interceptor around the unary calls of every
+// protocol. The first one added is outermost.
+func WithUnaryInterceptor(i grpc.UnaryServerInterceptor) Option {
+	return func(c *config) { c.rpc.UnaryInterceptors = append(c.rpc.UnaryInterceptors, i) }
+}
+
+// WithStreamInterceptor adds an interceptor around the streaming calls of every
+// protocol. The first one added is outermost.
+func WithStreamInterceptor(i grpc.StreamServerInterceptor) Option {
+	return func(c *config) { c.rpc.StreamInterceptors = append(c.rpc.StreamInterceptors, i) }
+}
+
+// WithStatsHandler adds a handler that sees the calls of every protocol and the
+// connections of all. OpenTelemetry's otelgrpc is one. A connection that one of
+// the program's HTTP handlers hijacks has ended for it.
+func WithStatsHandler(h stats.Handler) Option {
+	return func(c *config) { c.rpc.StatsHandlers = append(c.rpc.StatsHandlers, h) }
+}
+
+// WithAllowedOrigins lets pages of further origins open WebSockets here, beside
+// those that this port has served itself. An origin is scheme, host and port as
+// a browser sends them, such as "https://app.example.com"; "*" allows all.
+// Behind a proxy that terminates TLS name the public origin here.
+func WithAllowedOrigins(origins ...string) Option {
+	for _, o := range origins {
+		if _, err := parseOrigin(o); err != nil && o != "*" {
+			panic(fmt.Sprintf("mux: WithAllowedOrigins: %v", err))
+		}
+	}
+	return func(c *config) { c.origins = append(c.origins, origins...) }
+}
+
+// WithMaxMessageBytes limits the size of one message that a client sends,
+// encoded and before any compression, in every protocol. The default is 4 MiB.
+func WithMaxMessageBytes(n int) Option {
+	if n <= 0 {
+		panic(fmt.Sprintf("mux: WithMaxMessageBytes(%d): want a positive number of bytes", n))
+	}
+	return func(c *config) { c.rpc.MaxMessageBytes = n }
+}
+
+// WithSniffTimeout limits the time in which a new connection must show what it
+// speaks; one over TLS has it once for the handshake and what follows. A
+// connection that has said nothing by then is closed, but one that has opened
+// HTTP/2 and is merely idle is kept. The default is 3 s.
+func WithSniffTimeout(d time.Duration) Option {
+	if d <= 0 {
+		panic(fmt.Sprintf("mux: WithSniffTimeout(%v): want a positive duration", d))
+	}
+	return func(c *config) { c.sniffTimeout = d }
+}
+
+// WithSharedHTTP2 gives all HTTP/2 connections to the HTTP server, which looks
+// at every request for itself. It is for use behind proxies that pool
+// connections and so mix gRPC with other requests on one of them (Envoy, Cloud
+// Run, ALB); without it a connection that began with gRPC carries nothing else.
+// gRPC calls cost more CPU this way.
+func WithSharedHTTP2() Option {
+	return func(c *config) { c.sharedHTTP2 = true }
+}
+
+// WithLogger sets where the server logs. The default is slog.Default.
+func WithLogger(log *slog.Logger) Option {
+	return func(c *config) { c.log = log }
+}
+
+// WithGRPCServerOptions adds options for the native gRPC transport, such as
+// keepalive. Interceptors, stats handlers and the message limit belong in the
+// options of this package, which hold for every protocol.
+func WithGRPCServerOptions(opts ...grpc.ServerOption) Option {
+	return func(c *config) { c.grpcOptions = append(c.grpcOptions, opts...) }
+}

@@ -1,0 +1,90 @@
+package mux
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// originPolicy decides which web pages may reach this server across origins
+// (RFC 6454). Browsers let any page open a WebSocket anywhere and send cookies
+// along; the Origin header is the only thing that tells whose page it is.
+type originPolicy struct {
+	allowed []string // normalised by parseOrigin, or "*"
+}
+
+func newOriginPolicy(origins []string) originPolicy {
+	var p originPolicy
+	for _, o := range origins {
+		if norm, err := parseOrigin(o); err == nil {
+			o = norm
+		}
+		p.allowed = append(p.allowed, o)
+	}
+	return p
+}
+
+// check returns nil if the page that sent r may do so: it is of this very
+// origin (scheme, host and port) or of an allowed one, or r comes from a program
+// and not from a page. The error is safe for the client and names the cure.
+func (p originPolicy) check(r *http.Request) error {
+	values := r.Header["Origin"]
+	if len(values) == 0 {
+		if len(r.Header["Cookie"]) > 0 {
+			return fmt.Errorf("a request with a cookie needs an Origin header")
+		}
+		return nil
+	}
+	if slices.Contains(p.allowed, "*") {
+		return nil
+	}
+	origin, err := parseOrigin(values[0])
+	if err != nil || len(values) > 1 {
+		return fmt.Errorf("the Origin header is not one origin such as https://example.com")
+	}
+	if self, err := parseOrigin(scheme(r) + "://" + r.Host); err == nil && self == origin {
+		return nil
+	}
+	if slices.Contains(p.allowed, origin) {
+		return nil
+	}
+	return fmt.Errorf("pages of %.200s may not connect here; the server allows that with WithAllowedOrigins(%.200q)", origin, origin)
+}
+
+// guard lets a request through to next if the policy does, else answers 403.
+func (p originPolicy) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := p.check(r); err != nil {
+			http.Error(w, "403 forbidden: "+err.Error(), http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func scheme(r *http.Request) string {
+	if r.TLS != nil {
+		return "https"
+	}
+	return "http"
+}
+
+// parseOrigin checks and normalises a serialised origin (RFC 6454 §6.2): lower
+// case, without the default port of its scheme.
+func parseOrigin(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme == "" || u.Host == "" || u.Hostname() == "" || u.User != nil ||
+		u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+		return "", fmt.Errorf("%.200q is not an origin: want scheme://host or scheme://host:port", s)
+	}
+	sch, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	switch sch {
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	}
+	return sch + "://" + strings.TrimSuffix(host, ":"), nil
+}

@@ -1,0 +1,77 @@
+package mux
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// pages are the built-in HTTP pages. Whatever they do not know goes to the
+// program's ServeMux, whose 404 and 405 answers are the right ones.
+func (s *Server) pages() http.Handler {
+	pages := http.NewServeMux()
+	pages.Handle("/{$}", readOnly(s.welcome))
+	pages.Handle("/healthz", readOnly(healthz))
+	pages.Handle("/readyz", readOnly(s.readyz))
+	pages.Handle("/", s.handlers)
+	return pages
+}
+
+// readOnly answers other methods with 405. A method in the pattern would not:
+// the catch-all matches what such a pattern does not.
+func readOnly(h http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			plain(w, http.StatusMethodNotAllowed, "405 this page is for GET and HEAD only\n")
+			return
+		}
+		h(w, r)
+	})
+}
+
+// healthz says that the process answers: for a liveness probe, so it does not
+// look at whether the server is ready or draining.
+func healthz(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") }
+
+// readyz says whether new clients should be sent here: not while draining, and
+// only if the registered gRPC health service, where there is one, calls the
+// server as a whole SERVING.
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	if s.isReady(r.Context()) {
+		plain(w, http.StatusOK, "ready\n")
+		return
+	}
+	w.Header().Set("Retry-After", "5")
+	plain(w, http.StatusServiceUnavailable, "not ready\n")
+}
+
+func (s *Server) isReady(ctx context.Context) bool {
+	up := s.isRunning()
+	health, ok := s.reg.Impl(healthpb.Health_ServiceDesc.ServiceName).(healthpb.HealthServer)
+	if !up || !ok {
+		return up
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	resp, err := health.Check(ctx, &healthpb.HealthCheckRequest{})
+	return err == nil && resp.GetStatus() == healthpb.HealthCheckResponse_SERVING
+}
+
+// unready turns the registered health service off, if it can be: grpc-go's has
+// this method.
+func (s *Server) unready() {
+	if h, ok := s.reg.Impl(healthpb.Health_ServiceDesc.ServiceName).(interface{ Shutdown() }); ok {
+		h.Shutdown()
+	}
+}
+
+func plain(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(code)
+	w.Write([]byte(text))
+}

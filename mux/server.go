@@ -1,0 +1,254 @@
+package mux
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/stats"
+
+	"oneport/mux/internal/rpc"
+	"oneport/mux/internal/socket"
+	"oneport/mux/wsrpc"
+)
+
+// ErrServerClosed is what Serve returns after Shutdown or Close. It is
+// http.ErrServerClosed.
+var ErrServerClosed = http.ErrServerClosed
+
+// Server serves gRPC services and HTTP handlers to clients of every protocol.
+// Register everything first, then Serve; all methods but the registrations are
+// safe for concurrent use.
+type Server struct {
+	cfg     config
+	log     *slog.Logger
+	origins originPolicy
+	reg     *rpc.Registry
+	conn    *rpc.Conn
+
+	handlers *http.ServeMux // the program's own
+
+	freeze    sync.Once
+	table     []protocol
+	native    *grpc.Server // gRPC on connections of its own
+	fallback  *grpc.Server // gRPC on a connection of an http.Server
+	http1     *http.Server
+	http2     *http.Server
+	upgrades  *http.Server
+	redirects *http.Server // on a port that requires TLS, its cleartext side
+	sockets   *socket.Server
+	calls     *wsrpc.Handler
+
+	arriving arrivals
+	conns    connStats
+
+	mu     sync.Mutex
+	state  state               // guarded by mu
+	splits map[*split]struct{} // guarded by mu
+	closed chan struct{}       // closed when Shutdown or Close is over
+}
+
+type state int
+
+const (
+	running state = iota
+	draining
+	closing
+)
+
+var (
+	_ grpc.ServiceRegistrar          = (*Server)(nil)
+	_ reflection.ServiceInfoProvider = (*Server)(nil)
+	_ http.Handler                   = (*Server)(nil)
+)
+
+// NewServer returns a Server without services. It serves cleartext only unless
+// an option says otherwise, and needs no closing unless it has been used.
+func NewServer(opts ...Option) *Server {
+	cfg := config{sniffTimeout: defaultSniffTimeout}
+	for _, opt := range opts {
+		opt(&cfg)
+	}
+	if cfg.tls == nil {
+		cfg.cleartext = true
+	}
+	if cfg.log == nil {
+		cfg.log = slog.Default()
+	}
+	cfg.rpc.Log = cfg.log
+	s := &Server{
+		cfg:      cfg,
+		log:      cfg.log,
+		origins:  newOriginPolicy(cfg.origins),
+		reg:      rpc.NewRegistry(cfg.rpc),
+		handlers: http.NewServeMux(),
+		conns:    connStats{handlers: cfg.rpc.StatsHandlers},
+		splits:   make(map[*split]struct{}),
+		closed:   make(chan struct{}),
+	}
+	s.conn = rpc.NewConn(s.reg)
+	return s
+}
+
+// RegisterService adds a service, as generated code does. It panics once the
+// server has started and when a service of that name is there already.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.reg.RegisterService(desc, impl)
+}
+
+// GetServiceInfo describes the registered services, for reflection.
+func (s *Server) GetServiceInfo() map[string]grpc.ServiceInfo {
+	return s.reg.GetServiceInfo()
+}
+
+// Handle adds an HTTP handler for a pattern of http.ServeMux. It panics where
+// ServeMux does and once the server has started. The program's handlers come
+// before the built-in pages ("/", "/healthz", "/readyz", "/ws") and after the
+// RPC protocols.
+func (s *Server) Handle(pattern string, h http.Handler) {
+	if s.reg.Frozen() {
+		panic("mux: Handle " + pattern + ": the server has started; register before Serve")
+	}
+	s.handlers.Handle(pattern, h)
+}
+
+// Conn returns a client in this process: calls through it reach the handlers
+// by the same dispatcher, with interceptors, stats and limits, but without a
+// connection. It may be used before Serve, and by handlers; after Shutdown its
+// calls fail with UNAVAILABLE.
+func (s *Server) Conn() grpc.ClientConnInterface { return s.conn }
+
+// ServeHTTP answers one request of any protocol but native gRPC on a connection
+// of its own. Use it to mount the server in an http.Server of the program, which
+// then is to be shut down before this one.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.start()
+	r = withIdentity(r)
+	for _, p := range s.table {
+		if p.match(r) {
+			p.handler.ServeHTTP(w, r)
+			return
+		}
+	}
+}
+
+// start ends registration and builds the servers behind the split.
+func (s *Server) start() { s.freeze.Do(s.build) }
+
+func (s *Server) build() {
+	s.reg.Freeze()
+	s.sockets = socket.NewServer(socket.Config{
+		MaxMessageBytes: s.reg.MaxMessageBytes(),
+		Ended:           s.conns.socketEnded,
+		Log:             s.log,
+	})
+	s.calls = wsrpc.NewHandler(s.reg, s.sockets)
+
+	native := append(grpcDefaults(), s.reg.ServerOptions(func(h stats.Handler) stats.Handler { return h })...)
+	native = append(native, s.cfg.grpcOptions...)
+	// Last: TLS is terminated before grpc-go sees the connection.
+	native = append(native, grpc.Creds(splitCredentials{s.arriving.end}))
+	s.native = grpc.NewServer(native...)
+	// A server of its own, since GracefulStop cuts calls that ServeHTTP runs.
+	s.fallback = grpc.NewServer(append(grpcDefaults(), s.reg.ServerOptions(callStats)...)...)
+	s.reg.RegisterOn(s.native)
+	s.reg.RegisterOn(s.fallback)
+
+	s.table = s.protocols()
+	s.http1 = s.newHTTPServer(s, http1IdleTimeout)
+	s.http2 = s.newHTTPServer(s, http2IdleTimeout)
+	s.upgrades = s.newHTTPServer(s, upgradeIdleTimeout)
+	s.redirects = s.newHTTPServer(http.HandlerFunc(s.redirect), upgradeIdleTimeout)
+}
+
+// Limits of the servers behind the split. An idle HTTP/2 connection is kept much
+// longer than one of HTTP/1: gRPC channels are made to stand idle, and pings
+// tell the dead ones from the quiet.
+const (
+	http1IdleTimeout   = 2 * time.Minute
+	upgradeIdleTimeout = 30 * time.Second
+	http2IdleTimeout   = 15 * time.Minute
+	readHeaderTimeout  = 5 * time.Second
+	maxHeaderBytes     = 16 << 10
+	maxStreams         = 250 // of one HTTP/2 connection at once
+	pingAfter          = time.Minute
+	pingTimeout        = 20 * time.Second
+	writeStall         = 10 * time.Second
+)
+
+// grpcDefaults are the limits of native gRPC; grpc-go's own are without bound
+// for streams and headers, and it keeps dead connections for ever.
+func grpcDefaults() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.ConnectionTimeout(readHeaderTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: http2IdleTimeout, Time: pingAfter, Timeout: pingTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// newHTTPServer makes a server that finds HTTP/1 and HTTP/2 in the clear: the
+// split has taken TLS away, where there was any.
+func (s *Server) newHTTPServer(h http.Handler, idle time.Duration) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           h,
+		Protocols:         protocols,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idle,
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams,
+			SendPingTimeout:      pingAfter,
+			PingTimeout:          pingTimeout,
+			WriteByteTimeout:     writeStall,
+		},
+		ConnContext: s.connContext,
+		ConnState:   s.connState,
+		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+}
+
+// Serve accepts connections on ln until Shutdown or Close, then returns
+// ErrServerClosed once they are over; or until ln fails, then returns why. It
+// always returns a non-nil error and closes ln. It may be called for several
+// listeners.
+func (s *Server) Serve(ln net.Listener) error {
+	s.start()
+	s.mu.Lock()
+	if s.state != running {
+		s.mu.Unlock()
+		ln.Close()
+		return ErrServerClosed
+	}
+	sp := newSplit(s, ln)
+	s.splits[sp] = struct{}{}
+	s.mu.Unlock()
+
+	err := sp.serve()
+
+	s.mu.Lock()
+	delete(s.splits, sp)
+	ended := s.state != running
+	s.mu.Unlock()
+	if ended {
+		<-s.closed
+		return ErrServerClosed
+	}
+	return err
+}
+
+// httpServers are all of them.
+func (s *Server) httpServers() []*http.Server {
+	return []*http.Server{s.http1, s.http2, s.upgrades, s.redirects}
+}

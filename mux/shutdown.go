@@ -1,0 +1,134 @@
+package mux
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
+
+// Shutdown ends the server without losing a call it has accepted:
+//
+//  1. The registered health service says NOT_SERVING, /readyz 503, and HTTP/1
+//     answers carry "Connection: close".
+//  2. The listeners close. Connections that the kernel has passed on, or that
+//     the split still looks at, reach their servers.
+//  3. gRPC clients get GOAWAY, HTTP servers wait for their requests, new
+//     WebSockets are refused with 503 and open ones close with 1001 after the
+//     call they have: all at once. Calls in flight run to their end.
+//  4. When ctx ends first, what is left is cut, and the error is that of ctx.
+//
+// Where a load balancer polls readiness, turn the health service off and wait
+// for the balancer to notice before calling Shutdown. Requests that ServeHTTP
+// runs for another http.Server are that server's to wait for, first.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.start()
+	if !s.enter(draining) {
+		// Another call of Shutdown or Close is at it.
+		select {
+		case <-s.closed:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	s.unready()
+	for _, hs := range s.httpServers() {
+		hs.SetKeepAlivesEnabled(false)
+	}
+	s.drainSplits(ctx)
+
+	var wg sync.WaitGroup
+	var cut atomic.Bool
+	drain := func(f func(context.Context) error) {
+		wg.Go(func() {
+			if f(ctx) != nil {
+				cut.Store(true)
+			}
+		})
+	}
+	drain(s.stopNative)
+	drain(s.sockets.Shutdown)
+	for _, hs := range s.httpServers() {
+		drain(hs.Shutdown)
+	}
+	wg.Wait()
+	// Last, since the calls that have just ended may have made some of these.
+	drain(s.conn.Shutdown)
+	wg.Wait()
+	s.Close()
+	if cut.Load() {
+		return ctx.Err()
+	}
+	return nil
+}
+
+// stopNative lets native gRPC finish, until ctx ends.
+func (s *Server) stopNative(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, s.native.Stop)
+	defer stop()
+	s.native.GracefulStop()
+	return ctx.Err()
+}
+
+// drainSplits stops accepting and returns when every connection that had been
+// accepted is with its server.
+func (s *Server) drainSplits(ctx context.Context) {
+	var wg sync.WaitGroup
+	s.mu.Lock()
+	for sp := range s.splits {
+		wg.Go(func() { sp.drain(ctx) })
+	}
+	s.mu.Unlock()
+	wg.Wait()
+}
+
+// Close ends the server at once: listeners, connections and calls.
+func (s *Server) Close() error {
+	s.start()
+	s.mu.Lock()
+	first := s.state != closing
+	s.state = closing
+	var open []*split
+	for sp := range s.splits {
+		open = append(open, sp)
+	}
+	s.mu.Unlock()
+	if !first {
+		<-s.closed
+		return nil
+	}
+	s.unready()
+	for _, sp := range open {
+		sp.close()
+	}
+	var wg sync.WaitGroup
+	wg.Go(s.native.Stop)
+	wg.Go(s.fallback.Stop)
+	wg.Go(func() { s.sockets.Close() })
+	for _, hs := range s.httpServers() {
+		wg.Go(func() { hs.Close() })
+	}
+	wg.Wait()
+	cut, cancel := context.WithCancel(context.Background())
+	cancel()
+	s.conn.Shutdown(cut)
+	close(s.closed)
+	return nil
+}
+
+// enter moves the server on to a later state; false if it was there already.
+func (s *Server) enter(to state) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state >= to {
+		return false
+	}
+	s.state = to
+	return true
+}
+
+func (s *Server) isRunning() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == running
+}

@@ -1,0 +1,114 @@
+package mux
+
+import (
+	_ "embed"
+	"fmt"
+	"html/template"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+)
+
+// welcome tells what this port speaks, in lines that can be pasted into a
+// shell: as text, or as a page for those who ask for HTML.
+func (s *Server) welcome(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Vary", "Accept")
+	roads := s.roads(address(r))
+	if strings.Contains(r.Header.Get("Accept"), "text/html") {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'")
+		if err := welcomePage.Execute(w, map[string]any{"Roads": roads, "Services": s.reg.Services()}); err != nil {
+			s.log.Debug("mux: welcome page", "err", err)
+		}
+		return
+	}
+	var b strings.Builder
+	b.WriteString("oneport: one port, every protocol\n")
+	for _, road := range roads {
+		fmt.Fprintf(&b, "\n%s\n", road.Name)
+		for _, line := range road.Lines {
+			fmt.Fprintf(&b, "  %s\n", line)
+		}
+	}
+	fmt.Fprintf(&b, "\nservices\n  %s\n", strings.Join(s.reg.Services(), "\n  "))
+	plain(w, http.StatusOK, b.String())
+}
+
+//go:embed welcome.html
+var welcomeHTML string
+
+var welcomePage = template.Must(template.New("welcome").Parse(welcomeHTML))
+
+// road is one way to reach the server, with lines to try it.
+type road struct {
+	Name  string
+	Lines []string
+}
+
+// roads lists the ways that this server is open on, with the method to try.
+func (s *Server) roads(addr string) []road {
+	method, message := s.sample()
+	var roads []road
+	add := func(secure bool, grpcurl, curl, http, ws, wscat string) {
+		name := "cleartext"
+		if secure {
+			name = "TLS (a development certificate needs its CA, or these flags)"
+		}
+		lines := []string{
+			fmt.Sprintf("curl %s%s://%s/", curl, http, addr),
+			fmt.Sprintf("curl %s--http2 %s://%s/healthz", curl, http, addr),
+			fmt.Sprintf("grpcurl %s %s list", grpcurl, addr),
+		}
+		if method != "" {
+			lines = append(lines,
+				fmt.Sprintf("grpcurl %s -d '%s' %s %s", grpcurl, message, addr, method),
+				fmt.Sprintf("npx wscat %s-c %s://%s/grpc-ws/%s -x '%s' -w 1", wscat, ws, addr, method, message))
+		}
+		lines = append(lines, fmt.Sprintf("npx wscat %s-c %s://%s/ws -x hello -w 1", wscat, ws, addr))
+		roads = append(roads, road{name, lines})
+	}
+	if s.cfg.cleartext {
+		add(false, "-plaintext", "", "http", "ws", "")
+	}
+	if s.cfg.tls != nil {
+		add(true, "-insecure", "-k ", "https", "wss", "-n ")
+	}
+	return roads
+}
+
+// sample picks a unary method to show, and a request for it: the Greeter where
+// there is one, else the first of the program's own.
+func (s *Server) sample() (method, message string) {
+	if _, err := s.reg.Lookup("/helloworld.Greeter/SayHello"); err == nil {
+		return "helloworld.Greeter/SayHello", `{"name":"you"}`
+	}
+	infos := s.reg.GetServiceInfo()
+	for _, name := range s.reg.Services() {
+		if strings.HasPrefix(name, "grpc.") {
+			continue
+		}
+		for _, m := range infos[name].Methods {
+			if !m.IsClientStream && !m.IsServerStream {
+				return name + "/" + m.Name, "{}"
+			}
+		}
+	}
+	return "", ""
+}
+
+// address is the host and port by which the client has reached this server. What
+// would not be safe to paste into a shell is replaced by the local address.
+func address(r *http.Request) string {
+	if plainHost.MatchString(r.Host) {
+		return r.Host
+	}
+	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		return a.String()
+	}
+	return "localhost"
+}
+
+var plainHost = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?$`)
