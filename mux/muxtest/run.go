@@ -1,0 +1,48 @@
+package muxtest
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/grpc"
+
+	"oneport/mux"
+)
+
+// roads are the ways to a method on which there is a grpc.ClientConnInterface.
+var roads = []struct {
+	name    string
+	options []mux.Option
+	client  func(*Server) grpc.ClientConnInterface
+}{
+	{"grpc", nil, cleartext},
+	{"grpc-tls", nil, secure},
+	{"shared-http2", []mux.Option{mux.WithSharedHTTP2()}, cleartext},
+	{"shared-http2-tls", []mux.Option{mux.WithSharedHTTP2()}, secure},
+	{"in-process", nil, func(s *Server) grpc.ClientConnInterface { return s.Conn() }},
+}
+
+func cleartext(s *Server) grpc.ClientConnInterface { return s.GRPC() }
+func secure(s *Server) grpc.ClientConnInterface    { return s.GRPCTLS() }
+
+// Run runs f as a subtest for each road to a method that a generated stub can
+// take: native gRPC in cleartext ("grpc") and TLS ("grpc-tls"), the same with
+// mux.WithSharedHTTP2 ("shared-http2", "shared-http2-tls"), and the client in
+// process ("in-process"). What f asserts then holds whichever way a call comes.
+//
+// Each subtest has a server of its own, made by New with register and opts, and
+// runs in a bubble of its own. So register makes what the handlers use, rather
+// than share it; f calls neither t.Run nor t.Parallel, which a bubble forbids;
+// and what f starts must end when its context, t.Context(), does.
+func Run(t *testing.T, register func(*mux.Server), f func(t *testing.T, cc grpc.ClientConnInterface), opts ...mux.Option) {
+	t.Helper()
+	for _, r := range roads {
+		t.Run(r.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := New(t, register, slices.Concat(r.options, opts)...)
+				f(t, r.client(s))
+			})
+		})
+	}
+}

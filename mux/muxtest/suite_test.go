@@ -1,0 +1,147 @@
+package muxtest_test
+
+import (
+	"context"
+	"io"
+	"testing"
+	"testing/synctest"
+
+	"github.com/gorilla/websocket"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"oneport/mux"
+	"oneport/mux/muxtest"
+	pb "oneport/proto/echo"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// road is one way to a method. What the suite asserts holds on each of them.
+type road struct {
+	name    string
+	options []mux.Option
+	connect func(*muxtest.Server) grpc.ClientConnInterface
+
+	secure    bool // over TLS
+	local     bool // in this process: no connection, no host name, no user agent
+	socket    bool // WebSocket, one method each
+	message   int  // of a socket, the kind of its messages
+	serveHTTP bool // answered by ServeHTTP of grpc.Server
+}
+
+// json tells whether messages are encoded so.
+func (r road) json() bool { return r.message == websocket.TextMessage }
+
+var (
+	native  = road{name: "grpc", connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPC() }}
+	inside  = road{name: "in-process", local: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.Conn() }}
+	sockets = []road{
+		socketRoad("ws-binary", websocket.BinaryMessage, false),
+		socketRoad("ws-json", websocket.TextMessage, false),
+		socketRoad("wss-binary", websocket.BinaryMessage, true),
+		socketRoad("wss-json", websocket.TextMessage, true),
+	}
+	connections = append([]road{
+		native,
+		{name: "grpc-tls", secure: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
+		{name: "shared-http2", serveHTTP: true, connect: native.connect, options: []mux.Option{mux.WithSharedHTTP2()}},
+		{name: "shared-http2-tls", serveHTTP: true, secure: true, options: []mux.Option{mux.WithSharedHTTP2()},
+			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
+	}, sockets...)
+	everywhere = append([]road{inside}, connections...)
+)
+
+func socketRoad(name string, message int, secure bool) road {
+	return road{name: name, socket: true, message: message, secure: secure,
+		connect: func(s *muxtest.Server) grpc.ClientConnInterface {
+			return &socketConn{server: s, message: message, secure: secure}
+		}}
+}
+
+// fullStatus are the roads that carry header, trailer and status details, for
+// which the one-method form of WebSocket has no place.
+func fullStatus() []road {
+	var rs []road
+	for _, r := range everywhere {
+		if !r.socket {
+			rs = append(rs, r)
+		}
+	}
+	return rs
+}
+
+// on runs f in a bubble for each road.
+func on(t *testing.T, roads []road, f func(t *testing.T, r road)) {
+	t.Helper()
+	for _, r := range roads {
+		t.Run(r.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { f(t, r) })
+		})
+	}
+}
+
+// client is a stub on one road.
+type client struct {
+	pb.EchoServiceClient
+	cc     grpc.ClientConnInterface
+	server *muxtest.Server
+}
+
+// to starts a server with svc and takes the road to it.
+func (r road) to(t *testing.T, svc pb.EchoServiceServer, opts ...mux.Option) client {
+	t.Helper()
+	return r.toAll(t, func(s *mux.Server) { pb.RegisterEchoServiceServer(s, svc) }, opts...)
+}
+
+func (r road) toAll(t *testing.T, register func(*mux.Server), opts ...mux.Option) client {
+	t.Helper()
+	return r.client(muxtest.New(t, register, append(opts, r.options...)...))
+}
+
+// client takes the road to s.
+func (r road) client(s *muxtest.Server) client {
+	cc := r.connect(s)
+	return client{pb.NewEchoServiceClient(cc), cc, s}
+}
+
+// disconnect cuts the connections of c.
+func (c client) disconnect() { c.cc.(io.Closer).Close() }
+
+// service has handlers that each test brings itself; the others are
+// unimplemented.
+type service struct {
+	pb.UnimplementedEchoServiceServer
+	echo     func(context.Context, *pb.EchoRequest) (*pb.EchoResponse, error)
+	expand   func(*pb.ExpandRequest, grpc.ServerStreamingServer[pb.ExpandResponse]) error
+	collect  func(grpc.ClientStreamingServer[pb.CollectRequest, pb.CollectResponse]) error
+	converse func(grpc.BidiStreamingServer[pb.ConverseRequest, pb.ConverseResponse]) error
+}
+
+func (s service) Echo(ctx context.Context, req *pb.EchoRequest) (*pb.EchoResponse, error) {
+	if s.echo == nil {
+		return s.UnimplementedEchoServiceServer.Echo(ctx, req)
+	}
+	return s.echo(ctx, req)
+}
+
+func (s service) Expand(req *pb.ExpandRequest, stream grpc.ServerStreamingServer[pb.ExpandResponse]) error {
+	if s.expand == nil {
+		return s.UnimplementedEchoServiceServer.Expand(req, stream)
+	}
+	return s.expand(req, stream)
+}
+
+func (s service) Collect(stream grpc.ClientStreamingServer[pb.CollectRequest, pb.CollectResponse]) error {
+	if s.collect == nil {
+		return s.UnimplementedEchoServiceServer.Collect(stream)
+	}
+	return s.collect(stream)
+}
+
+func (s service) Converse(stream grpc.BidiStreamingServer[pb.ConverseRequest, pb.ConverseResponse]) error {
+	if s.converse == nil {
+		return s.UnimplementedEchoServiceServer.Converse(stream)
+	}
+	return s.converse(stream)
+}
