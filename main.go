@@ -1,0 +1,248 @@
+// Command oneport serves the example services on one port to clients of every
+// protocol. It is wiring only: flags, certificates, services, server.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"oneport/certs"
+	"oneport/mux"
+	"oneport/services/echo"
+	"oneport/services/greeter"
+	"oneport/services/health"
+	"oneport/services/reflection"
+)
+
+// Exit codes.
+const (
+	exitClean   = 0
+	exitRuntime = 1
+	exitUsage   = 2
+	exitListen  = 3
+)
+
+// flags are the command line; each has an environment name, ONEPORT_ADDR for
+// --addr and so on.
+type flags struct {
+	Addr     string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address to listen on; port 0 picks a free one. Default ${default}."`
+	AddrFile string `placeholder:"FILE" help:"Write the real address to FILE once ready."`
+
+	TLS      string `name:"tls" default:"both" enum:"both,only,off" help:"TLS and cleartext on the port: both, only (cleartext is redirected or refused), off. Default ${default}."`
+	Cert     string `placeholder:"FILE" help:"Certificate chain in PEM, followed when it changes. Without it a development certificate is made."`
+	Key      string `placeholder:"FILE" help:"Private key of --cert in PEM."`
+	CertDir  string `default:"certs/dev" placeholder:"DIR" help:"Where the development certificates are kept. Default ${default}."`
+	ClientCA string `name:"client-ca" placeholder:"FILE" help:"Require client certificates issued by a CA in FILE (PEM)."`
+
+	DrainDelay   time.Duration `default:"5s" help:"After SIGTERM, how long to go on accepting while not ready, for load balancers to notice. SIGINT does not wait. Default ${default}."`
+	DrainTimeout time.Duration `default:"30s" help:"How long calls in flight may take to end after a signal, the delay included. Default ${default}."`
+
+	LogFormat string     `default:"text" enum:"text,json" help:"Log as text or json, to stderr. Default ${default}."`
+	LogLevel  slog.Level `default:"info" help:"Least level to log: debug, info, warn or error. Default ${default}."`
+
+	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
+}
+
+// Validate is called by kong.
+func (f *flags) Validate() error {
+	switch {
+	case (f.Cert == "") != (f.Key == ""):
+		return errors.New("--cert and --key go together: give both or neither")
+	case f.TLS == "off" && (f.Cert != "" || f.ClientCA != ""):
+		return errors.New("--cert, --key and --client-ca need TLS: drop --tls=off")
+	case f.DrainTimeout <= 0 || f.DrainDelay < 0:
+		return errors.New("--drain-timeout must be above zero and --drain-delay not below it")
+	}
+	return nil
+}
+
+func main() {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, signals))
+}
+
+// run is the program; it returns the exit code.
+func run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int {
+	var f flags
+	exited := -1
+	parser, err := kong.New(&f, kong.Name("oneport"), kong.Writers(stdout, stderr),
+		kong.Description("One port, every protocol: gRPC, HTTP, HTTPS and WebSocket to one service."),
+		kong.DefaultEnvars("ONEPORT"), kong.Vars{"version": version()},
+		kong.Exit(func(code int) { exited = code }))
+	if err != nil {
+		fmt.Fprintln(stderr, "oneport:", err)
+		return exitUsage
+	}
+	if _, err := parser.Parse(args); exited >= 0 {
+		return exited // --help or --version has been answered
+	} else if err != nil {
+		fmt.Fprintf(stderr, "oneport: %v\nRun oneport --help for usage.\n", err)
+		return exitUsage
+	}
+	log := newLogger(&f, stderr)
+	slog.SetDefault(log)
+
+	opts, err := tlsOptions(&f, log)
+	if err != nil {
+		log.Error(err.Error())
+		return exitRuntime
+	}
+	server := mux.NewServer(append(opts, mux.WithLogger(log))...)
+	greeter.Register(server)
+	echo.Register(server)
+	status := health.Register(server)
+	reflection.Register(server)
+
+	ln, err := net.Listen("tcp", f.Addr)
+	if err != nil {
+		log.Error("cannot listen; choose another --addr", "err", err)
+		return exitListen
+	}
+	if err := writeAddr(f.AddrFile, ln.Addr()); err != nil {
+		ln.Close()
+		log.Error("cannot write --addr-file", "err", err)
+		return exitRuntime
+	}
+	log.Info("listening", "addr", ln.Addr().String(), "tls", f.TLS)
+
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ln) }()
+	select {
+	case err := <-served:
+		log.Error("server failed", "err", err)
+		return exitRuntime
+	case sig := <-signals:
+		log.Info("draining; a second signal ends it at once", "signal", sig.String(), "timeout", f.DrainTimeout.String())
+		return drain(&f, sig, signals, server, status.Shutdown, log)
+	}
+}
+
+// drain ends the server in good order: readiness off, time for load balancers
+// to notice, then mux.Server.Shutdown.
+func drain(f *flags, sig os.Signal, signals <-chan os.Signal, server *mux.Server, unready func(), log *slog.Logger) int {
+	ctx, cancel := context.WithTimeout(context.Background(), f.DrainTimeout)
+	defer cancel()
+	unready()
+	delay := f.DrainDelay
+	if sig != syscall.SIGTERM {
+		delay = 0
+	}
+	drained := make(chan error, 1)
+	go func() {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+		}
+		drained <- server.Shutdown(ctx)
+	}()
+	select {
+	case err := <-drained:
+		if err != nil {
+			log.Warn("drain timeout: cut what was left", "err", err)
+		} else {
+			log.Info("drained")
+		}
+		return exitClean
+	case sig := <-signals:
+		log.Warn("ended by a second signal", "signal", sig.String())
+		server.Close()
+		return exitRuntime
+	}
+}
+
+// tlsOptions turns the flags about TLS into options of the server.
+func tlsOptions(f *flags, log *slog.Logger) ([]mux.Option, error) {
+	if f.TLS == "off" {
+		return nil, nil
+	}
+	cfg, err := certificate(f, log)
+	if err != nil {
+		return nil, err
+	}
+	if f.ClientCA != "" {
+		if err := certs.RequireClientCA(cfg, f.ClientCA); err != nil {
+			return nil, err
+		}
+	}
+	opts := []mux.Option{mux.WithTLSConfig(cfg)}
+	if f.TLS == "both" {
+		opts = append(opts, mux.WithCleartext())
+	}
+	return opts, nil
+}
+
+func certificate(f *flags, log *slog.Logger) (*tls.Config, error) {
+	if f.Cert != "" {
+		return certs.Files(f.Cert, f.Key)
+	}
+	cfg, err := certs.Dev(f.CertDir)
+	if err != nil {
+		return nil, err
+	}
+	if ca := filepath.Join(f.CertDir, certs.CAFile); f.CertDir != "" && exists(ca) {
+		log.Info("development certificate; clients may trust its CA", "ca", ca)
+	}
+	return cfg, nil
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+func newLogger(f *flags, w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: f.LogLevel}
+	if f.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// writeAddr writes the address so that a reader sees all of it or nothing.
+func writeAddr(file string, addr net.Addr) error {
+	if file == "" {
+		return nil
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".oneport-addr-*")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(tmp, addr)
+	err = errors.Join(err, tmp.Chmod(0o644), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), file)
+	}
+	if err != nil {
+		os.Remove(tmp.Name())
+	}
+	return err
+}
+
+// version is that of the module, or of the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "oneport (unknown version)"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			v += " " + s.Value
+		}
+	}
+	return fmt.Sprintf("oneport %s %s", v, info.GoVersion)
+}
