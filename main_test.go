@@ -1,0 +1,289 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	pb "oneport/proto/helloworld"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// program is a run of the command.
+type program struct {
+	t       *testing.T
+	addr    string
+	certs   string
+	signals chan os.Signal
+	code    chan int
+	log     *logBuffer
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// start runs the command on a free port and waits for its address.
+func start(t *testing.T, args ...string) *program {
+	t.Helper()
+	dir := t.TempDir()
+	p := &program{t: t, certs: filepath.Join(dir, "certs"), signals: make(chan os.Signal, 2), code: make(chan int, 1), log: new(logBuffer)}
+	file := filepath.Join(dir, "addr")
+	args = append([]string{"--addr=127.0.0.1:0", "--addr-file=" + file, "--cert-dir=" + p.certs}, args...)
+	go func() { p.code <- run(args, io.Discard, p.log, p.signals) }()
+	deadline := time.Now().Add(20 * time.Second)
+	for p.addr == "" {
+		if b, err := os.ReadFile(file); err == nil {
+			addr, ok := strings.CutSuffix(string(b), "\n")
+			if !ok {
+				t.Fatalf("--addr-file holds %q: not written whole", b)
+			}
+			p.addr = addr
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no address after 20 s; log:\n%s", p.log)
+		}
+		select {
+		case code := <-p.code:
+			t.Fatalf("exit code %d; log:\n%s", code, p.log)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return p
+}
+
+func (p *program) stop(sig os.Signal, want int) {
+	p.t.Helper()
+	p.signals <- sig
+	p.wait(want)
+}
+
+func (p *program) wait(want int) {
+	p.t.Helper()
+	select {
+	case code := <-p.code:
+		if code != want {
+			p.t.Errorf("exit code %d, want %d; log:\n%s", code, want, p.log)
+		}
+	case <-time.After(20 * time.Second):
+		p.t.Fatalf("still running; log:\n%s", p.log)
+	}
+}
+
+func (p *program) roots() *x509.CertPool {
+	p.t.Helper()
+	pem, err := os.ReadFile(filepath.Join(p.certs, "ca.pem"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		p.t.Fatal("no certificate in ca.pem")
+	}
+	return pool
+}
+
+func (p *program) hello(creds credentials.TransportCredentials) (string, error) {
+	p.t.Helper()
+	cc, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(creds))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer cc.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	reply, err := pb.NewGreeterClient(cc).SayHello(ctx, &pb.HelloRequest{Name: "you"})
+	return reply.GetMessage(), err
+}
+
+func (p *program) get(url string, cfg *tls.Config) (*http.Response, error) {
+	t := &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true}
+	c := &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := c.Get(url)
+	if err == nil {
+		resp.Body.Close()
+	}
+	return resp, err
+}
+
+func TestServes(t *testing.T) {
+	p := start(t)
+	for name, creds := range map[string]credentials.TransportCredentials{
+		"cleartext": insecure.NewCredentials(),
+		"TLS":       credentials.NewTLS(&tls.Config{RootCAs: p.roots()}),
+	} {
+		if got, err := p.hello(creds); err != nil || got != "Hello you" {
+			t.Errorf("SayHello in %s = %q, %v; want Hello you", name, got, err)
+		}
+	}
+	if !strings.Contains(p.log.String(), filepath.Join(p.certs, "ca.pem")) {
+		t.Errorf("the log does not name the CA:\n%s", p.log)
+	}
+	p.stop(os.Interrupt, 0)
+	if _, err := net.Dial("tcp", p.addr); err == nil {
+		t.Error("the port is still open")
+	}
+}
+
+func TestTLSModes(t *testing.T) {
+	t.Run("only", func(t *testing.T) {
+		p := start(t, "--tls=only")
+		resp, err := p.get("http://"+p.addr+"/x?y=z", nil)
+		if err != nil || resp.StatusCode != http.StatusPermanentRedirect || resp.Header.Get("Location") != "https://"+p.addr+"/x?y=z" {
+			t.Errorf("cleartext GET: %v, %v; want a redirect to https", resp, err)
+		}
+		if resp, err := p.get("https://"+p.addr+"/healthz", &tls.Config{RootCAs: p.roots()}); err != nil || resp.StatusCode != 200 {
+			t.Errorf("https: %v, %v", resp, err)
+		}
+		p.stop(os.Interrupt, 0)
+	})
+	t.Run("off", func(t *testing.T) {
+		p := start(t, "--tls=off")
+		if _, err := p.get("https://"+p.addr+"/healthz", &tls.Config{InsecureSkipVerify: true}); err == nil {
+			t.Error("https answers with --tls=off")
+		}
+		if _, err := os.Stat(p.certs); err == nil {
+			t.Error("certificates were made with --tls=off")
+		}
+		p.stop(os.Interrupt, 0)
+	})
+}
+
+// The files of one program's development certificate serve another as given ones,
+// and its CA as client CA.
+func TestGivenFiles(t *testing.T) {
+	dev := start(t)
+	file := func(name string) string { return filepath.Join(dev.certs, name) }
+	cert, key := "", ""
+	names, err := os.ReadDir(dev.certs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range names {
+		switch n := e.Name(); {
+		case strings.HasPrefix(n, "ca"):
+		case strings.HasSuffix(n, "-key.pem"):
+			key = file(n)
+		case strings.HasSuffix(n, ".pem"):
+			cert = file(n)
+		}
+	}
+	p := start(t, "--cert="+cert, "--key="+key, "--client-ca="+file("ca.pem"), "--tls=only")
+	cfg := &tls.Config{RootCAs: dev.roots()}
+	if _, err := p.get("https://"+p.addr+"/healthz", cfg); err == nil {
+		t.Error("served without a client certificate")
+	}
+	p.stop(os.Interrupt, 0)
+	dev.stop(os.Interrupt, 0)
+}
+
+func TestExitCodes(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	dir := t.TempDir()
+	tests := []struct {
+		name string
+		args []string
+		code int
+		text string // in what is printed
+	}{
+		{"help", []string{"--help"}, 0, "--addr"},
+		{"version", []string{"--version"}, 0, "oneport "},
+		{"unknown flag", []string{"--nope"}, 2, "--nope"},
+		{"bad enum", []string{"--tls=maybe"}, 2, "both"},
+		{"bad level", []string{"--log-level=loud"}, 2, "loud"},
+		{"argument", []string{"serve"}, 2, "serve"},
+		{"cert without key", []string{"--cert=x"}, 2, "--cert and --key go together"},
+		{"client CA without TLS", []string{"--tls=off", "--client-ca=x"}, 2, "drop --tls=off"},
+		{"drain timeout", []string{"--drain-timeout=0s"}, 2, "--drain-timeout"},
+		{"missing cert", []string{"--cert=" + dir + "/c", "--key=" + dir + "/k"}, 1, dir + "/c"},
+		{"address in use", []string{"--tls=off", "--addr=" + busy.Addr().String()}, 3, "choose another --addr"},
+		{"bad address", []string{"--tls=off", "--addr=nowhere"}, 3, "choose another --addr"},
+		{"addr file", []string{"--tls=off", "--addr=127.0.0.1:0", "--addr-file=" + dir + "/none/addr"}, 1, "--addr-file"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out bytes.Buffer
+			code := run(tt.args, &out, &out, make(chan os.Signal))
+			if code != tt.code || !strings.Contains(out.String(), tt.text) {
+				t.Errorf("%q: exit code %d, printed %q; want %d with %q", tt.args, code, &out, tt.code, tt.text)
+			}
+		})
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Setenv("ONEPORT_TLS", "off")
+	t.Setenv("ONEPORT_LOG_FORMAT", "json")
+	t.Setenv("ONEPORT_VERSION", "1.2.3") // an image's label, not a request
+	p := start(t)
+	p.stop(os.Interrupt, 0)
+	if log := p.log.String(); !strings.HasPrefix(log, "{") || !strings.Contains(log, `"tls":"off"`) {
+		t.Errorf("log = %s, want JSON that says TLS is off", log)
+	}
+}
+
+// After SIGTERM the port goes on accepting while it is not ready; a second
+// signal ends that, and the program, at once.
+func TestDrainDelayAndSecondSignal(t *testing.T) {
+	p := start(t, "--tls=off", "--drain-delay=1h", "--drain-timeout=2h")
+	p.signals <- syscall.SIGTERM
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		resp, err := p.get("http://"+p.addr+"/readyz", nil)
+		if err != nil {
+			t.Fatalf("the port has closed before its time: %v", err)
+		}
+		if resp.StatusCode == http.StatusServiceUnavailable {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("still ready after SIGTERM")
+		}
+	}
+	if got, err := p.hello(insecure.NewCredentials()); err != nil || got != "Hello you" {
+		t.Errorf("SayHello while draining = %q, %v", got, err)
+	}
+	p.stop(syscall.SIGTERM, 1)
+}
+
+// The timeout counts from the signal, delay included, and what it cuts is not an
+// error.
+func TestDrainTimeout(t *testing.T) {
+	p := start(t, "--tls=off", "--drain-delay=1h", "--drain-timeout=50ms")
+	p.stop(syscall.SIGTERM, 0)
+}
