@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -179,6 +180,11 @@ func dnsNames() []string {
 // dnsName returns host as it stands in a certificate, or "" when no client would match it: host is not
 // made of letter-digit-hyphen labels (RFC 1123, section 2.1), or is an address.
 func dnsName(host string) string {
+	for _, c := range []byte(host) {
+		if c >= utf8.RuneSelf {
+			return "" // before ToLower, which makes ASCII of some such letters
+		}
+	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if _, err := netip.ParseAddr(host); err == nil || len(host) > 253 {
 		return ""
