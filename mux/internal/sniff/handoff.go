@@ -26,7 +26,9 @@ import (
 //   - TCP() *net.TCPConn: what is under it all, also beneath TLS, to set options of the socket; nil if it is not TCP.
 //   - CloseWrite() error, which is errors.ErrUnsupported where the accepted connection has none.
 //   - On a TCP connection, ReadOnReady, by which grpc-go waits for bytes without holding a buffer; and unless SETTINGS
-//     were written early, all other methods of *net.TCPConn: so gathered writes and sendfile work.
+//     were written early or it is GRPC, all other methods of *net.TCPConn: so gathered writes and sendfile work.
+//
+// A GRPC connection ends with an error when its client sends a SETTINGS frame of more than 128 bytes.
 //
 // As on any net.Conn, methods may be called concurrently, but Read, WriteTo, ReadOnReady and NetConn only one at a time.
 func Handoff(c net.Conn) (net.Conn, Kind) {
@@ -35,16 +37,33 @@ func Handoff(c net.Conn) (net.Conn, Kind) {
 		return c, Unknown
 	}
 	s.release()
-	tcp, isTCP := s.Conn.(*net.TCPConn)
+	if s.kind == GRPC {
+		return newGRPCConn(s.handed()), s.kind
+	}
+	return s.handed(), s.kind
+}
+
+// A handed is what Handoff promises of every connection.
+type handed interface {
+	net.Conn
+	NetConn() net.Conn
+	TLS() *tls.ConnectionState
+	TCP() *net.TCPConn
+	CloseWrite() error
+}
+
+// handed returns what replaces c.
+func (c *Conn) handed() handed {
+	tcp, isTCP := c.Conn.(*net.TCPConn)
 	switch {
-	case isTCP && !s.greeted:
-		return &tcpConn{TCPConn: tcp, prefix: s.head}, s.kind
+	case isTCP && !c.greeted:
+		return &tcpConn{TCPConn: tcp, prefix: c.head}
 	case isTCP:
-		return &tcpAckConn{ackConn: newAckConn(tcp, s.head), tcp: tcp}, s.kind
-	case s.greeted:
-		return newAckConn(s.Conn, s.head), s.kind
+		return &tcpAckConn{ackConn: newAckConn(tcp, c.head), tcp: tcp}
+	case c.greeted:
+		return newAckConn(c.Conn, c.head)
 	default:
-		return &conn{Conn: s.Conn, prefix: s.head}, s.kind
+		return &conn{Conn: c.Conn, prefix: c.head}
 	}
 }
 

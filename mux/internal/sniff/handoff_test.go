@@ -2,7 +2,6 @@ package sniff
 
 import (
 	"bytes"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -43,14 +42,16 @@ func handedTCP(t *testing.T, in []byte, cut int) (client *net.TCPConn, server ne
 	return client, server, bare
 }
 
-// settingsThenRequest is a client that acknowledges the early SETTINGS before its request.
-var settingsThenRequest, settingsEnd = func() ([]byte, int) {
+// settingsThen is a client that acknowledges the early SETTINGS before its request; end is where it waits for them.
+func settingsThen(contentType string) (in []byte, end int) {
 	start := frames(func(fr *http2.Framer) { fr.WriteSettings() })
 	return append(start, frames(func(fr *http2.Framer) {
 		fr.WriteSettingsAck()
-		fr.WriteHeaders(headers(post("application/grpc")))
+		fr.WriteHeaders(headers(post(contentType)))
 	})[len(http2.ClientPreface):]...), len(start)
-}()
+}
+
+var settingsThenRequest, settingsEnd = settingsThen("application/grpc")
 
 func TestHandoffTCP(t *testing.T) {
 	in := []byte("GET / HTTP/1.1\r\n\r\n")
@@ -72,14 +73,6 @@ func TestHandoffTCP(t *testing.T) {
 	if c.TLS() != nil {
 		t.Error("TLS in cleartext is not nil")
 	}
-}
-
-// handed is what Handoff promises of every connection of a Listener.
-type handed interface {
-	net.Conn
-	NetConn() net.Conn
-	TLS() *tls.ConnectionState
-	CloseWrite() error
 }
 
 var (
@@ -155,9 +148,10 @@ func TestHandoffSendfile(t *testing.T) {
 
 // TestHandoffAck checks over TCP what each side of an HTTP/2 connection with early SETTINGS gets.
 func TestHandoffAck(t *testing.T) {
-	client, server, bare := handedTCP(t, settingsThenRequest, settingsEnd)
+	in, settingsEnd := settingsThen("application/json")
+	client, server, bare := handedTCP(t, in, settingsEnd)
 	c := server.(handed)
-	want := withoutAck(settingsThenRequest, len(http2.ClientPreface))
+	want := withoutAck(in, len(http2.ClientPreface))
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(server, got); !bytes.Equal(got, want) {
 		t.Errorf("server read %x, %v, want %x", got, err, want)

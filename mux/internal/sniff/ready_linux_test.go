@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"google.golang.org/grpc/mem"
 )
 
 // A poolSpy tells how many of its buffers are out.
@@ -31,10 +30,6 @@ func (p *poolSpy) Get(size int) *[]byte {
 func (p *poolSpy) Put(*[]byte) {
 	p.n--
 	p.out <- p.n
-}
-
-type readOnReady interface {
-	ReadOnReady(bufSize int, pool mem.BufferPool) (*[]byte, int, error)
 }
 
 var (
