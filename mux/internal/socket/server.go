@@ -45,8 +45,9 @@ type Config struct {
 	// much that is just being written. Zero means 64 KiB.
 	QueueBytes int
 
-	// Ended, unless nil, is called with the context of each socket that has
-	// ended, after its handler has returned.
+	// Ended, unless nil, is called once for each connection that was taken
+	// over, when it has ended and its handler has returned, with the context
+	// of the socket or, if none came of it, of the request.
 	Ended func(context.Context)
 
 	// Log receives panics of handlers, as errors, and the end of each socket,

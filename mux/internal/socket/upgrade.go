@@ -35,16 +35,21 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request, handler func(*C
 		return
 	}
 	var c *Conn
+	wire := newWire(s.cfg)
 	defer func() {
-		if c == nil { // also if the ResponseWriter panics
-			s.leave(nil)
+		if c != nil {
+			return
+		}
+		// Also if the ResponseWriter panics.
+		s.leave(nil)
+		if wire.Conn != nil && s.cfg.Ended != nil {
+			s.cfg.Ended(r.Context()) // hijacked, and gone before the answer
 		}
 	}()
 	header := http.Header{}
 	if protocol != "" {
 		header.Set("Sec-Websocket-Protocol", protocol)
 	}
-	wire := newWire(s.cfg)
 	ws, err := s.upgrader.Upgrade(&handover{w, wire}, r, header)
 	if err != nil {
 		// Answered by upgrader.Error, or the client is gone.

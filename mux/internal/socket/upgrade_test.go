@@ -200,3 +200,24 @@ func TestContextHasValuesOfRequest(t *testing.T) {
 	far.Close()
 	s.Close()
 }
+
+// A connection that was taken over and is gone before it could be answered has
+// ended too.
+func TestEndedWithoutSocket(t *testing.T) {
+	var ended int
+	s := NewServer(Config{Log: quiet, Ended: func(context.Context) { ended++ }})
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(handshake())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	far.Close()
+	s.Upgrade(hijackable{httptest.NewRecorder(), near, ""}, r, func(*Conn) { t.Error("the handler was called") })
+	if ended != 1 {
+		t.Errorf("Ended was called %d times, want once", ended)
+	}
+	s.Upgrade(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), func(*Conn) {})
+	if ended != 1 {
+		t.Error("Ended was called for a request that was not taken over")
+	}
+}
