@@ -13,10 +13,6 @@ import (
 	"oneport/mux/internal/socket"
 )
 
-// inboxMessages is how many messages may wait for the handler. The socket is
-// read no further while so many do, so that the client feels TCP's back-pressure.
-const inboxMessages = 16
-
 // closeStatus is the close code of status code 0; the others follow. RFC 6455
 // §7.4.2 leaves 4000 to 4999 to applications.
 const closeStatus = 4000
@@ -29,14 +25,14 @@ type session struct {
 	method *rpc.Method
 	call   *rpc.Call // as the handshake has it
 
-	inbox chan *socket.Message // closed at the half-close
+	inbox *inbox
 
 	mu   sync.Mutex
 	kind socket.Kind // in which answers go out; guarded by mu
 }
 
 func newSession(c *socket.Conn, m *rpc.Method, call *rpc.Call) *session {
-	return &session{conn: c, method: m, call: call, inbox: make(chan *socket.Message, inboxMessages), kind: socket.Binary}
+	return &session{conn: c, method: m, call: call, inbox: newInbox(), kind: socket.Binary}
 }
 
 // run returns when the socket is ending and no call runs any more.
@@ -62,21 +58,18 @@ func (s *session) read() {
 		switch halfClose := m.Kind == socket.Text && len(m.Data) == 0; {
 		case halfClose:
 			m.Release()
-			if open {
-				close(s.inbox)
-			}
+			s.inbox.close()
 			open = false
 		case !open:
 			m.Release()
 			s.conn.CloseWith(socket.CloseProtocol, "message after the half-close, or a second one where the method takes one")
 		default:
-			select {
-			case s.inbox <- m:
-			case <-s.conn.Context().Done():
+			if !s.inbox.put(s.conn.Context(), m) {
+				m.Release()
 				continue // Read reports the end
 			}
 			if single {
-				close(s.inbox)
+				s.inbox.close()
 				open = false
 			}
 		}
@@ -91,25 +84,38 @@ func (s *session) serve() {
 		return
 	}
 	draining := s.conn.Draining()
+	left := -1 // messages to answer still, once the server drains
 	for {
 		leave := draining.Done()
 		if draining.Err() != nil {
-			if len(s.inbox) == 0 {
+			leave = nil
+			if left < 0 {
+				// What comes later has not been accepted: a client that
+				// asks again whenever it is answered would never let go.
+				left = s.inbox.len()
+			}
+			if left == 0 {
 				s.conn.CloseWith(socket.CloseGoingAway, "server is shutting down")
 				return
 			}
-			leave = nil // what has been received is answered still
+			left--
+		}
+		m, ok, err := s.inbox.take()
+		if ok {
+			err = s.answer(m)
+		}
+		switch {
+		case err == io.EOF:
+			s.finish(nil)
+			return
+		case err != nil:
+			s.finish(err)
+			return
+		case ok:
+			continue
 		}
 		select {
-		case m, ok := <-s.inbox:
-			if !ok {
-				s.finish(nil)
-				return
-			}
-			if err := s.answer(m); err != nil {
-				s.finish(err)
-				return
-			}
+		case <-s.inbox.filled:
 		case <-leave:
 		case <-s.conn.Context().Done():
 			return
@@ -143,14 +149,19 @@ func (s *session) setKind(k socket.Kind) {
 var _ rpc.Stream = (*session)(nil)
 
 func (s *session) RecvMsg(ctx context.Context, m any) (int, error) {
-	select {
-	case msg, ok := <-s.inbox:
-		if !ok {
-			return 0, io.EOF
+	for {
+		msg, ok, err := s.inbox.take()
+		if err != nil {
+			return 0, err
 		}
-		return s.decode(msg, m)
-	case <-ctx.Done():
-		return 0, status.FromContextError(ctx.Err()).Err()
+		if ok {
+			return s.decode(msg, m)
+		}
+		select {
+		case <-s.inbox.filled:
+		case <-ctx.Done():
+			return 0, status.FromContextError(ctx.Err()).Err()
+		}
 	}
 }
 

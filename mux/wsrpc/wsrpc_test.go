@@ -318,6 +318,22 @@ func TestCallEndsWithSocket(t *testing.T) {
 	<-ctx.Done()
 }
 
+// However many small messages wait for a busy handler, it hears of the client's
+// close frame at once.
+func TestCallEndsWithCloseBehindManyMessages(t *testing.T) {
+	b := newBlocking()
+	defer close(b.release)
+	c := start(t, b.register).dial(echoPath, nil)
+	for range 500 {
+		c.text(`{"message":"x"}`)
+	}
+	ctx := <-b.began
+	if err := c.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	<-ctx.Done()
+}
+
 // Pings are answered while a handler is busy and more messages wait than there
 // is room for.
 func TestPongWhileBusy(t *testing.T) {
