@@ -3,35 +3,91 @@ package mux
 import (
 	"io"
 	"net/http"
+	"sync"
 	"time"
+
+	"google.golang.org/grpc/peer"
 )
 
-// bodyStall is how long a request body may stand still while its handler reads
-// it. A timeout for the whole of it would cut slow but honest uploads and
-// streams; without any, a client that sends nothing holds its handler for ever.
+// bodyStall is how long a request body may stand still. A timeout for the whole
+// of it would cut slow but honest uploads and streams; without any, a client that
+// sends nothing holds its connection for ever.
 const bodyStall = 30 * time.Second
 
-// stallingBody is a request body whose every Read must bring something within
-// bodyStall.
-type stallingBody struct {
+// watchedBody is a request body that is given up when nothing comes of it for
+// bodyStall while somebody reads it, or while nobody has begun to: net/http reads
+// what a handler leaves of a body, by itself and before it answers. It does so by
+// a read deadline in the past; one that the handler has set holds as well.
+type watchedBody struct {
 	io.ReadCloser
-	conn *http.ResponseController
+	conn  *http.ResponseController
+	timer *time.Timer // calls giveUp
+
+	mu   sync.Mutex
+	over bool // the body has ended, or the request; guarded by mu
 }
 
-// limitStall gives r such a body, if it has any.
-func limitStall(w http.ResponseWriter, r *http.Request) {
-	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &stallingBody{r.Body, http.NewResponseController(w)}
+// watchBody gives r such a body, if it has any and came by a connection of this
+// server: others have deadlines of their own. A gRPC stream, which is HTTP/2, may
+// stand still for as long as it likes. The caller must call done after the
+// handler.
+func watchBody(w http.ResponseWriter, r *http.Request) (done func()) {
+	_, ours := peer.FromContext(r.Context())
+	if !ours || r.Body == nil || r.Body == http.NoBody || isGRPC(r) && r.ProtoMajor == 2 {
+		return func() {}
+	}
+	b := &watchedBody{ReadCloser: r.Body, conn: http.NewResponseController(w)}
+	b.timer = time.AfterFunc(bodyStall, b.giveUp)
+	r.Body = b
+	return b.done
+}
+
+func (b *watchedBody) giveUp() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.over {
+		// A server that cannot set deadlines has its own idea of them.
+		_ = b.conn.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
-func (b *stallingBody) Read(p []byte) (int, error) {
-	// A server that cannot set deadlines has its own idea of them.
-	_ = b.conn.SetReadDeadline(time.Now().Add(bodyStall))
+func (b *watchedBody) Read(p []byte) (int, error) {
+	b.watch(true)
 	n, err := b.ReadCloser.Read(p)
-	// Between two reads the time is the handler's. After the body, net/http
-	// reads on to notice that the client has gone, and a deadline would look
-	// just so.
-	_ = b.conn.SetReadDeadline(time.Time{})
+	b.watch(false)
+	if err != nil {
+		b.end()
+	}
 	return n, err
+}
+
+// watch starts the time for a Read, or stops it: between two the handler has all
+// the time it wants.
+func (b *watchedBody) watch(on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if on && !b.over {
+		b.timer.Reset(bodyStall)
+	} else {
+		b.timer.Stop()
+	}
+}
+
+// end reports whether it is the first: after that deadlines are net/http's again,
+// which waits for the next request or for the end of the client.
+func (b *watchedBody) end() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	first := !b.over
+	b.over = true
+	b.timer.Stop()
+	return first
+}
+
+// done is called when the handler has returned. What it has left of the body
+// net/http reads now.
+func (b *watchedBody) done() {
+	if b.end() {
+		_ = b.conn.SetReadDeadline(time.Now().Add(bodyStall))
+	}
 }

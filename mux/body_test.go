@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -85,5 +86,73 @@ func TestBodyStall(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A deadline that a handler has set itself holds.
+func TestBodyOwnDeadline(t *testing.T) {
+	for _, road := range []struct {
+		name   string
+		client func(*muxtest.Server) *http.Client
+	}{
+		{"http1", (*muxtest.Server).HTTP1},
+		{"http2", (*muxtest.Server).HTTP2},
+	} {
+		t.Run(road.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				took := make(chan time.Duration, 1)
+				s := muxtest.New(t, func(s *mux.Server) {
+					s.Handle("POST /upload", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						start := time.Now()
+						if err := http.NewResponseController(w).SetReadDeadline(start.Add(time.Second)); err != nil {
+							t.Error(err)
+						}
+						if _, err := io.Copy(io.Discard, r.Body); !errors.Is(err, os.ErrDeadlineExceeded) {
+							t.Errorf("error = %v, want a deadline", err)
+						}
+						took <- time.Since(start)
+					}))
+				})
+				body, send := io.Pipe()
+				defer send.Close()
+				resp, err := road.client(s).Post(muxtest.URL+"/upload", "text/plain", body)
+				if err == nil {
+					resp.Body.Close()
+				}
+				if got := <-took; got != time.Second {
+					t.Errorf("body ended after %v, want 1 s", got)
+				}
+			})
+		})
+	}
+}
+
+// A body that a page does not read is read by net/http before the answer. It does
+// not hold the connection for longer than any other.
+func TestUnreadBodyStall(t *testing.T) {
+	for _, request := range []string{
+		"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n",
+		"POST /none HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"POST /ws HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nx",
+		"POST /x HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc\r\nContent-Length: 5\r\n\r\n",
+	} {
+		t.Run(strings.Fields(request)[1], func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := muxtest.New(t, func(*mux.Server) {})
+				c, err := s.DialContext(t.Context(), "tcp", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.WriteString(c, request); err != nil {
+					t.Fatal(err)
+				}
+				start := time.Now()
+				io.Copy(io.Discard, c)
+				// net/http waits for half a second before it closes.
+				if took := time.Since(start); took < 30*time.Second || took > 31*time.Second {
+					t.Errorf("%q: connection ended after %v, want 30 s", request, took)
+				}
+			})
+		})
 	}
 }

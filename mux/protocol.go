@@ -19,7 +19,7 @@ func (s *Server) protocols() []protocol {
 	return []protocol{
 		{"grpc", isGRPC, s.fallback},
 		{"grpc-ws", under("/grpc-ws"), s.websocket(s.calls)},
-		{"handlers", s.hasHandler, s.program()},
+		{"handlers", s.hasHandler, s.handlers},
 		{"ws-echo", func(r *http.Request) bool { return r.URL.Path == "/ws" }, s.websocket(http.HandlerFunc(s.sockets.Echo))},
 		{"pages", func(*http.Request) bool { return true }, s.pages()},
 	}
@@ -34,15 +34,6 @@ func (s *Server) websocket(h http.Handler) http.Handler {
 func (s *Server) hasHandler(r *http.Request) bool {
 	_, pattern := s.handlers.Handler(r)
 	return pattern != ""
-}
-
-// program serves the handlers of the program. gRPC streams may stand still for
-// as long as they like, HTTP requests may not.
-func (s *Server) program() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		limitStall(w, r)
-		s.handlers.ServeHTTP(w, r)
-	})
 }
 
 // isGRPC tells whether r is a native gRPC call: "application/grpc", alone or

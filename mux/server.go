@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,14 +44,20 @@ type Server struct {
 	redirects *http.Server // on a port that requires TLS, its cleartext side
 	sockets   *socket.Server
 	calls     *wsrpc.Handler
+	services  func() []string // the names of all, for the welcome page
+	sample    func() sample   // likewise
 
 	arriving arrivals
 	conns    connStats
+	between  between
 
 	mu     sync.Mutex
 	state  state               // guarded by mu
 	splits map[*split]struct{} // guarded by mu
 	closed chan struct{}       // closed when Shutdown or Close is over
+
+	cut    context.Context // ends when Close begins, and with it what Shutdown waits for
+	cutNow context.CancelFunc
 }
 
 type state int
@@ -92,6 +99,7 @@ func NewServer(opts ...Option) *Server {
 		closed:   make(chan struct{}),
 	}
 	s.conn = rpc.NewConn(s.reg)
+	s.cut, s.cutNow = context.WithCancel(context.Background())
 	return s
 }
 
@@ -120,7 +128,8 @@ func (s *Server) Handle(pattern string, h http.Handler) {
 // Conn returns a client in this process: calls through it reach the handlers
 // by the same dispatcher, with interceptors, stats and limits, but without a
 // connection. It may be used before Serve, and by handlers; after Shutdown its
-// calls fail with UNAVAILABLE.
+// calls fail with UNAVAILABLE. A unary call runs on the goroutine of its caller,
+// who waits for it: Shutdown and Close do not, nor do they cut it.
 func (s *Server) Conn() grpc.ClientConnInterface { return s.conn }
 
 // ServeHTTP answers one request of any protocol but native gRPC on a connection
@@ -128,6 +137,10 @@ func (s *Server) Conn() grpc.ClientConnInterface { return s.conn }
 // then is to be shut down before this one.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.start()
+	if r.ProtoMajor == 1 && !s.isRunning() {
+		w.Header().Set("Connection", "close")
+	}
+	defer watchBody(w, r)()
 	r = withIdentity(r)
 	for _, p := range s.table {
 		if p.match(r) {
@@ -160,10 +173,18 @@ func (s *Server) build() {
 	s.reg.RegisterOn(s.fallback)
 
 	s.table = s.protocols()
+	s.services = sync.OnceValue(s.reg.Services)
+	s.sample = sync.OnceValue(s.pickSample)
 	s.http1 = s.newHTTPServer(s, http1IdleTimeout)
 	s.http2 = s.newHTTPServer(s, http2IdleTimeout)
 	s.upgrades = s.newHTTPServer(s, upgradeIdleTimeout)
 	s.redirects = s.newHTTPServer(http.HandlerFunc(s.redirect), upgradeIdleTimeout)
+	for _, hs := range []*http.Server{s.http1, s.upgrades, s.redirects} {
+		hs.ConnState = func(c net.Conn, state http.ConnState) {
+			s.between.note(c, state)
+			s.connState(c, state)
+		}
+	}
 }
 
 // Limits of the servers behind the split. An idle HTTP/2 connection is kept much
@@ -175,10 +196,15 @@ const (
 	http2IdleTimeout   = 15 * time.Minute
 	readHeaderTimeout  = 5 * time.Second
 	maxHeaderBytes     = 16 << 10
-	maxStreams         = 250 // of one HTTP/2 connection at once
+	maxStreams         = 100 // of one HTTP/2 connection at once
 	pingAfter          = time.Minute
 	pingTimeout        = 20 * time.Second
 	writeStall         = 10 * time.Second
+
+	// What a client may send on, of one stream and of one connection, before
+	// anybody has read it.
+	streamWindow = 256 << 10
+	connWindow   = 1 << 20
 )
 
 // grpcDefaults are the limits of native gRPC; grpc-go's own are without bound
@@ -187,6 +213,10 @@ func grpcDefaults() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
+		// Static: left to itself grpc-go raises the window of every stream to
+		// 16 MiB for a client that is fast enough, also where nobody reads.
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
 		grpc.ConnectionTimeout(readHeaderTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle: http2IdleTimeout, Time: pingAfter, Timeout: pingTimeout}),

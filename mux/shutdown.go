@@ -16,6 +16,7 @@ import (
 //     WebSockets are refused with 503 and open ones close with 1001 after the
 //     call they have: all at once. Calls in flight run to their end.
 //  4. When ctx ends first, what is left is cut, and the error is that of ctx.
+//     Close does the same at once; the error is then ErrServerClosed.
 //
 // Where a load balancer polls readiness, turn the health service off and wait
 // for the balancer to notice before calling Shutdown. Requests that ServeHTTP
@@ -32,10 +33,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	s.unready()
-	for _, hs := range s.httpServers() {
-		hs.SetKeepAlivesEnabled(false)
-	}
+	outer := ctx
+	ctx, cancel := context.WithCancel(outer)
+	defer cancel()
+	defer context.AfterFunc(s.cut, cancel)()
 	s.drainSplits(ctx)
+	s.between.dismiss(ctx)
 
 	var wg sync.WaitGroup
 	var cut atomic.Bool
@@ -55,19 +58,34 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	// Last, since the calls that have just ended may have made some of these.
 	drain(s.conn.Shutdown)
 	wg.Wait()
+	closed := s.cut.Err() != nil // by a Close of somebody else
 	s.Close()
-	if cut.Load() {
-		return ctx.Err()
+	switch {
+	case !cut.Load():
+		return nil
+	case closed:
+		return ErrServerClosed
+	default:
+		return outer.Err()
 	}
-	return nil
 }
 
-// stopNative lets native gRPC finish, until ctx ends.
+// stopNative lets native gRPC finish, until ctx ends. It does not wait for
+// GracefulStop then, which waits for handlers even if they ignore the end of
+// their calls; that goroutine ends with the last of them.
 func (s *Server) stopNative(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, s.native.Stop)
-	defer stop()
-	s.native.GracefulStop()
-	return ctx.Err()
+	stopped := make(chan struct{})
+	go func() {
+		s.native.GracefulStop()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+		return nil
+	case <-ctx.Done():
+		s.native.Stop()
+		return ctx.Err()
+	}
 }
 
 // drainSplits stops accepting and returns when every connection that had been
@@ -97,6 +115,7 @@ func (s *Server) Close() error {
 		<-s.closed
 		return nil
 	}
+	s.cutNow()
 	s.unready()
 	for _, sp := range open {
 		sp.close()

@@ -15,12 +15,13 @@ import (
 func (s *Server) welcome(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Vary", "Accept")
 	roads := s.roads(address(r))
+	services := s.services()
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'")
-		if err := welcomePage.Execute(w, map[string]any{"Roads": roads, "Services": s.reg.Services()}); err != nil {
+		if err := welcomePage.Execute(w, map[string]any{"Roads": roads, "Services": services}); err != nil {
 			s.log.Debug("mux: welcome page", "err", err)
 		}
 		return
@@ -33,7 +34,7 @@ func (s *Server) welcome(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(&b, "  %s\n", line)
 		}
 	}
-	fmt.Fprintf(&b, "\nservices\n  %s\n", strings.Join(s.reg.Services(), "\n  "))
+	fmt.Fprintf(&b, "\nservices\n  %s\n", strings.Join(services, "\n  "))
 	plain(w, http.StatusOK, b.String())
 }
 
@@ -50,7 +51,8 @@ type road struct {
 
 // roads lists the ways that this server is open on, with the method to try.
 func (s *Server) roads(addr string) []road {
-	method, message := s.sample()
+	sample := s.sample()
+	method, message := sample.method, sample.message
 	var roads []road
 	add := func(secure bool, grpcurl, curl, http, ws, wscat string) {
 		name := "cleartext"
@@ -79,11 +81,14 @@ func (s *Server) roads(addr string) []road {
 	return roads
 }
 
-// sample picks a unary method to show, and a request for it: the Greeter where
-// there is one, else the first of the program's own.
-func (s *Server) sample() (method, message string) {
+// sample is a call to show.
+type sample struct{ method, message string }
+
+// pickSample picks a unary method to show, and a request for it: the Greeter
+// where there is one, else the first of the program's own.
+func (s *Server) pickSample() sample {
 	if _, err := s.reg.Lookup("/helloworld.Greeter/SayHello"); err == nil {
-		return "helloworld.Greeter/SayHello", `{"name":"you"}`
+		return sample{"helloworld.Greeter/SayHello", `{"name":"you"}`}
 	}
 	infos := s.reg.GetServiceInfo()
 	for _, name := range s.reg.Services() {
@@ -92,11 +97,11 @@ func (s *Server) sample() (method, message string) {
 		}
 		for _, m := range infos[name].Methods {
 			if !m.IsClientStream && !m.IsServerStream {
-				return name + "/" + m.Name, "{}"
+				return sample{name + "/" + m.Name, "{}"}
 			}
 		}
 	}
-	return "", ""
+	return sample{}
 }
 
 // address is the host and port by which the client has reached this server. What

@@ -1,0 +1,189 @@
+package mux_test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"oneport/mux"
+	"oneport/mux/muxtest"
+	hellopb "oneport/proto/helloworld"
+	"oneport/services/greeter"
+)
+
+func text(s string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, s) })
+}
+
+// The program's handlers come before the built-in pages and after the RPC
+// protocols, and behave as in any http.ServeMux.
+func TestHandle(t *testing.T) {
+	s := muxtest.New(t, func(s *mux.Server) {
+		services(s)
+		s.Handle("/{$}", text("own welcome"))
+		s.Handle("GET /healthz", text("own healthz"))
+		s.Handle("/ws", text("own ws"))
+		s.Handle("/grpc-ws", text("never"))
+		s.Handle("POST /form", text("posted"))
+		s.Handle("/tree/", text("tree"))
+		s.Handle("example.com/host", text("host"))
+	})
+	for _, tt := range []struct {
+		method, path string
+		code         int
+		want         string // in the body or, of a redirect, the location
+	}{
+		{"GET", "/", 200, "own welcome"},
+		{"GET", "/healthz", 200, "own healthz"},
+		{"GET", "/readyz", 200, "ready"},
+		{"GET", "/ws", 200, "own ws"},
+		{"GET", "/grpc-ws", 426, "WebSocket"},
+		{"POST", "/form", 200, "posted"},
+		{"GET", "/form", 405, ""},
+		{"GET", "/tree", 307, "/tree/"},
+		{"GET", "/tree/x", 200, "tree"},
+		{"GET", "/tree/../tree/x", 307, "/tree/x"},
+		{"GET", "/host", 404, ""},
+		{"GET", "/nothing", 404, ""},
+	} {
+		for major, c := range map[int]*http.Client{1: s.HTTP1(), 2: s.HTTP2()} {
+			c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+			req, err := http.NewRequestWithContext(t.Context(), tt.method, muxtest.URL, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.URL.Path = tt.path
+			res, body := do(t, c, req)
+			if tt.code == 307 {
+				body = res.Header.Get("Location")
+			}
+			if res.StatusCode != tt.code || !strings.Contains(body, tt.want) {
+				t.Errorf("HTTP/%d: %s %s = %s %q, want %d with %q", major, tt.method, tt.path, res.Status, body, tt.code, tt.want)
+			}
+			if tt.code == 405 && res.Header.Get("Allow") != "POST" {
+				t.Errorf("HTTP/%d: %s %s allows %q, want POST", major, tt.method, tt.path, res.Header.Get("Allow"))
+			}
+		}
+	}
+}
+
+// Registration ends with the start, and what only the programmer can have got
+// wrong panics, with a text that says what.
+func TestPanics(t *testing.T) {
+	started := func() *mux.Server {
+		s := mux.NewServer()
+		s.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/healthz", nil))
+		return s
+	}
+	for _, tt := range []struct {
+		name string
+		f    func()
+		want string
+	}{
+		{"Handle after the start", func() { started().Handle("/x", text("")) }, "Handle /x: the server has started"},
+		{"RegisterService after the start", func() { greeter.Register(started()) }, "helloworld.Greeter"},
+		{"Handle twice", func() {
+			s := mux.NewServer()
+			s.Handle("/x", text(""))
+			s.Handle("/x", text(""))
+		}, "/x"},
+		{"Handle of a bad pattern", func() { mux.NewServer().Handle("GET", text("")) }, "GET"},
+		{"RegisterService twice", func() {
+			s := mux.NewServer()
+			greeter.Register(s)
+			greeter.Register(s)
+		}, "helloworld.Greeter"},
+		{"RegisterService of another type", func() {
+			mux.NewServer().RegisterService(&hellopb.Greeter_ServiceDesc, struct{}{})
+		}, "GreeterServer"},
+		{"WithAllowedOrigins of a host", func() { mux.WithAllowedOrigins("https://a.example", "b.example") }, `"b.example"`},
+		{"WithAllowedOrigins of a page", func() { mux.WithAllowedOrigins("https://a.example/") }, `"https://a.example/"`},
+		{"WithAllowedOrigins of a pattern", func() { mux.WithAllowedOrigins("*.example") }, `"*.example"`},
+		{"WithMaxMessageBytes of zero", func() { mux.WithMaxMessageBytes(0) }, "WithMaxMessageBytes(0)"},
+		{"WithMaxMessageBytes below", func() { mux.WithMaxMessageBytes(-1) }, "WithMaxMessageBytes(-1)"},
+		{"WithSniffTimeout of zero", func() { mux.WithSniffTimeout(0) }, "WithSniffTimeout(0s)"},
+		{"WithSniffTimeout below", func() { mux.WithSniffTimeout(-time.Second) }, "WithSniffTimeout(-1s)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			defer func() {
+				if got := fmt.Sprint(recover()); !strings.Contains(got, tt.want) {
+					t.Errorf("panic %q, want %q in it", got, tt.want)
+				}
+			}()
+			tt.f()
+			t.Error("no panic")
+		})
+	}
+}
+
+// Mounted in an http.Server of the program, a server speaks what that one can
+// carry, and knows its clients all the same.
+func TestServeHTTP(t *testing.T) {
+	w := witness{seen: make(chan identity, 2)}
+	s := mux.NewServer()
+	hellopb.RegisterGreeterServer(s, w)
+	s.Handle("/witness", w)
+	t.Cleanup(func() { s.Close() })
+	ts := httptest.NewUnstartedServer(s)
+	ts.EnableHTTP2 = true
+	ts.StartTLS()
+	t.Cleanup(ts.Close)
+	addr := ts.Listener.Addr().String()
+	cfg := ts.Client().Transport.(*http.Transport).TLSClientConfig
+	check := func(name string, times int) {
+		t.Helper()
+		for range times {
+			got := receive(t, w.seen, name)
+			if !got.secure || !strings.HasPrefix(got.addr, "127.0.0.1:") || got.local != addr {
+				t.Errorf("%s: handler sees %+v, want TLS between a port of 127.0.0.1 and %s", name, got, addr)
+			}
+		}
+	}
+
+	if res, _ := get(t, ts.Client(), ts.URL+"/witness"); res.ProtoMajor != 2 {
+		t.Errorf("%s, want HTTP/2", res.Proto)
+	}
+	check("HTTP/2", 2)
+
+	cc, err := grpc.NewClient(addr, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: cfg.RootCAs})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := hellopb.NewGreeterClient(cc).SayHello(ctx, &hellopb.HelloRequest{}); err != nil {
+		t.Error(err)
+	}
+	check("gRPC", 1)
+
+	d := websocket.Dialer{TLSClientConfig: &tls.Config{RootCAs: cfg.RootCAs}}
+	c, _, err := d.Dial("wss://"+addr+"/grpc-ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ws := &socket{t, c}
+	ws.SetReadDeadline(time.Now().Add(10 * time.Second))
+	ws.send(websocket.TextMessage, "{}")
+	ws.want(websocket.TextMessage, "{}")
+	check("WebSocket", 1)
+
+	// The program's server does not know of it any more; this one does.
+	down := make(chan error, 1)
+	go func() { down <- s.Shutdown(ctx) }()
+	ws.wantClose(websocket.CloseGoingAway, "server is shutting down")
+	ws.Close()
+	if err := receive(t, down, "Shutdown"); err != nil {
+		t.Errorf("Shutdown = %v", err)
+	}
+}
