@@ -5,10 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,24 +19,38 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	echopb "oneport/proto/echo"
 	pb "oneport/proto/helloworld"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// asProgram in the environment makes the test binary the command itself, for what
+// only a process has: signals and an end.
+const asProgram = "ONEPORT_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // program is a run of the command.
 type program struct {
-	t       *testing.T
-	addr    string
-	certs   string
-	signals chan os.Signal
-	code    chan int
-	log     *logBuffer
+	t      *testing.T
+	addr   string
+	certs  string
+	signal func(os.Signal)
+	code   chan int
+	log    *logBuffer
 }
 
 type logBuffer struct {
@@ -56,36 +73,70 @@ func (l *logBuffer) String() string {
 // start runs the command on a free port and waits for its address.
 func start(t *testing.T, args ...string) *program {
 	t.Helper()
+	p, args := newProgram(t, args)
+	signals := make(chan os.Signal, 2)
+	p.signal = func(sig os.Signal) { signals <- sig }
+	go func() { p.code <- run(args, io.Discard, p.log, signals) }()
+	p.waitReady()
+	return p
+}
+
+// startProcess is start in a process of its own.
+func startProcess(t *testing.T, args ...string) *program {
+	t.Helper()
+	p, args := newProgram(t, args)
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Stderr = p.log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	p.signal = func(sig os.Signal) {
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Error(err)
+		}
+	}
+	go func() {
+		cmd.Wait()
+		p.code <- cmd.ProcessState.ExitCode()
+	}()
+	p.waitReady()
+	return p
+}
+
+func newProgram(t *testing.T, args []string) (*program, []string) {
 	dir := t.TempDir()
-	p := &program{t: t, certs: filepath.Join(dir, "certs"), signals: make(chan os.Signal, 2), code: make(chan int, 1), log: new(logBuffer)}
-	file := filepath.Join(dir, "addr")
-	args = append([]string{"--addr=127.0.0.1:0", "--addr-file=" + file, "--cert-dir=" + p.certs}, args...)
-	go func() { p.code <- run(args, io.Discard, p.log, p.signals) }()
-	deadline := time.Now().Add(20 * time.Second)
-	for p.addr == "" {
-		if b, err := os.ReadFile(file); err == nil {
+	p := &program{t: t, certs: filepath.Join(dir, "certs"), addr: filepath.Join(dir, "addr"), code: make(chan int, 1), log: new(logBuffer)}
+	return p, append([]string{"--addr=127.0.0.1:0", "--addr-file=" + p.addr, "--cert-dir=" + p.certs}, args...)
+}
+
+// waitReady reads the address from the file that p.addr names.
+func (p *program) waitReady() {
+	p.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if b, err := os.ReadFile(p.addr); err == nil {
 			addr, ok := strings.CutSuffix(string(b), "\n")
 			if !ok {
-				t.Fatalf("--addr-file holds %q: not written whole", b)
+				p.t.Fatalf("--addr-file holds %q: not written whole", b)
 			}
 			p.addr = addr
-			break
+			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("no address after 20 s; log:\n%s", p.log)
+			p.t.Fatalf("no address after 20 s; log:\n%s", p.log)
 		}
 		select {
 		case code := <-p.code:
-			t.Fatalf("exit code %d; log:\n%s", code, p.log)
+			p.t.Fatalf("exit code %d; log:\n%s", code, p.log)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	return p
 }
 
 func (p *program) stop(sig os.Signal, want int) {
 	p.t.Helper()
-	p.signals <- sig
+	p.signal(sig)
 	p.wait(want)
 }
 
@@ -257,11 +308,37 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+// Whoever reads the address file finds the old text or the new, never a part.
+func TestWriteAddr(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "addr")
+	if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if err := writeAddr(file, &net.TCPAddr{IP: net.IPv6loopback, Port: 8080}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(reader); err != nil || string(b) != "old" {
+		t.Errorf("a reader from before finds %q, %v; want the old text", b, err)
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != "[::1]:8080\n" {
+		t.Errorf("the file holds %q, %v; want the address and a newline", b, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("the directory holds %v, %v; want the file alone", left, err)
+	}
+}
+
 // After SIGTERM the port goes on accepting while it is not ready; a second
 // signal ends that, and the program, at once.
 func TestDrainDelayAndSecondSignal(t *testing.T) {
 	p := start(t, "--tls=off", "--drain-delay=1h", "--drain-timeout=2h")
-	p.signals <- syscall.SIGTERM
+	p.signal(syscall.SIGTERM)
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		resp, err := p.get("http://"+p.addr+"/readyz", nil)
@@ -286,4 +363,127 @@ func TestDrainDelayAndSecondSignal(t *testing.T) {
 func TestDrainTimeout(t *testing.T) {
 	p := start(t, "--tls=off", "--drain-delay=1h", "--drain-timeout=50ms")
 	p.stop(syscall.SIGTERM, 0)
+}
+
+// A process that is told to end in the middle of its work finishes what it has
+// begun, tells its clients, and exits with 0.
+func TestSIGTERM(t *testing.T) {
+	p := startProcess(t, "--drain-delay=0s", "--drain-timeout=20s")
+	var clients, busy sync.WaitGroup
+	// A client calls ready once it is in the middle of something, and returns what
+	// went wrong.
+	client := func(name string, run func(ready func()) error) {
+		busy.Add(1)
+		ready := sync.OnceFunc(busy.Done)
+		clients.Go(func() {
+			defer ready()
+			if err := run(ready); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	const messages = 20 // of each stream, 20 ms apart
+	for _, cfg := range []*tls.Config{nil, {RootCAs: p.roots()}} {
+		creds, ws, web := insecure.NewCredentials(), "ws://", "http://"
+		if cfg != nil {
+			creds, ws, web = credentials.NewTLS(cfg), "wss://", "https://"
+		}
+		client("gRPC stream", func(ready func()) error {
+			cc, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(creds))
+			if err != nil {
+				return err
+			}
+			defer cc.Close()
+			req := &echopb.ExpandRequest{Count: messages, Interval: durationpb.New(20 * time.Millisecond)}
+			stream, err := echopb.NewEchoServiceClient(cc).Expand(t.Context(), req)
+			for n := 0; err == nil; n++ {
+				if _, err = stream.Recv(); err == io.EOF && n == messages {
+					return nil
+				}
+				ready()
+			}
+			return err
+		})
+		client("gRPC calls", func(ready func()) error {
+			for {
+				if _, err := p.hello(creds); status.Code(err) == codes.Unavailable {
+					return nil
+				} else if err != nil {
+					return err
+				}
+				ready()
+			}
+		})
+		client("HTTP", func(ready func()) error {
+			for {
+				res, err := p.get(web+p.addr+"/healthz", cfg)
+				if err != nil {
+					return nil // refused
+				}
+				if res.StatusCode != 200 {
+					return errors.New(res.Status)
+				}
+				ready()
+			}
+		})
+		socket := func(path, request string, answers, code int) func(func()) error {
+			return func(ready func()) error {
+				c, _, err := (&websocket.Dialer{TLSClientConfig: cfg}).Dial(ws+p.addr+path, nil)
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				if err := c.WriteMessage(websocket.TextMessage, []byte(request)); err != nil {
+					return err
+				}
+				for n := 0; ; n++ {
+					if _, _, err := c.ReadMessage(); n == answers && websocket.IsCloseError(err, code) {
+						return nil
+					} else if err != nil {
+						return fmt.Errorf("after %d messages of %d: %w", n, answers, err)
+					}
+					ready()
+				}
+			}
+		}
+		expand := fmt.Sprintf(`{"count":%d,"interval":"0.02s"}`, messages)
+		client("WebSocket stream", socket("/grpc-ws/echo.v1.EchoService/Expand", expand, messages, 1000))
+		client("WebSocket call", socket("/grpc-ws", "{}", 1, 1001))
+		client("WebSocket echo", socket("/ws", "x", 1, 1001))
+	}
+	closed := make(chan struct{})
+	client("half a request", func(ready func()) error {
+		c, err := net.Dial("tcp", p.addr)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		fmt.Fprint(c, "GET /healthz HTTP/1.1\r\n")
+		ready()
+		<-closed
+		fmt.Fprint(c, "Host: x\r\n\r\n")
+		if b, err := io.ReadAll(c); err != nil || !bytes.HasSuffix(b, []byte("\r\n\r\nok\n")) {
+			return fmt.Errorf("answer %q, %w", b, err)
+		}
+		return nil
+	})
+	busy.Wait()
+	start := time.Now()
+	p.signal(syscall.SIGTERM)
+	for {
+		c, err := net.Dial("tcp", p.addr)
+		if err != nil {
+			break
+		}
+		c.Close()
+	}
+	close(closed)
+	p.wait(0)
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("the end took %v", took)
+	}
+	clients.Wait()
+	if !strings.Contains(p.log.String(), "msg=drained") {
+		t.Errorf("not drained; log:\n%s", p.log)
+	}
 }

@@ -13,8 +13,9 @@ import (
 // handler then runs, and its answer is lost. Here they are only read no further,
 // so that a request that has been read is answered.
 type between struct {
-	mu    sync.Mutex
-	conns map[net.Conn]struct{} // guarded by mu
+	mu         sync.Mutex
+	conns      map[net.Conn]struct{} // guarded by mu
+	dismissing bool                  // guarded by mu
 }
 
 // note is called for every change of the state of c.
@@ -22,6 +23,11 @@ func (b *between) note(c net.Conn, state http.ConnState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if state != http.StateIdle {
+		if _, idle := b.conns[c]; idle && b.dismissing && state == http.StateActive {
+			// Its request was quicker; the deadline would look to net/http
+			// as if the client had gone meanwhile.
+			c.SetReadDeadline(time.Time{})
+		}
 		delete(b.conns, c)
 		return
 	}
@@ -37,6 +43,7 @@ func (b *between) dismiss(ctx context.Context) {
 	past := time.Unix(1, 0)
 	for ctx.Err() == nil {
 		b.mu.Lock()
+		b.dismissing = true
 		n := len(b.conns)
 		for c := range b.conns {
 			c.SetReadDeadline(past)

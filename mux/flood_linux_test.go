@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"runtime/debug"
@@ -20,7 +21,6 @@ import (
 
 	"github.com/gorilla/websocket"
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 )
 
 const (
@@ -211,8 +211,8 @@ func settledSendQueue(t *testing.T, from, to string, old int) int {
 	return n
 }
 
-// warmUp uses every road, with as many requests at once as a connection may have, so
-// that the server has what it needs for honest work.
+// warmUp uses every road, HTTP/2 with as many requests at once, and as large, as it
+// allows: a flood is to cost no more than an honest client may.
 func warmUp(t *testing.T, p *port) {
 	t.Helper()
 	for _, secure := range []bool{false, true} {
@@ -232,17 +232,13 @@ func warmUp(t *testing.T, p *port) {
 		var wg sync.WaitGroup
 		for range 100 {
 			wg.Go(func() {
-				for range 10 {
+				for range 20 {
 					if err := hello(t, cc); err != nil {
 						t.Error(err)
 					}
-					res, err := h2.Get(p.url("http"+s, "/"))
-					if err != nil {
+					if err := getLarge(h2, p.url("http"+s, "/")); err != nil {
 						t.Error(err)
-						return
 					}
-					io.Copy(io.Discard, res.Body)
-					res.Body.Close()
 				}
 			})
 		}
@@ -250,6 +246,22 @@ func warmUp(t *testing.T, p *port) {
 		cc.Close()
 		ws.Close()
 	}
+}
+
+// getLarge is a request of manyRequests.
+func getLarge(c *http.Client, url string) error {
+	req, err := http.NewRequest("GET", url, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set(largeField[0], largeField[1])
+	res, err := c.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	_, err = io.Copy(io.Discard, res.Body)
+	return err
 }
 
 // memory reads a size of a process, in bytes; see proc_pid_status(5).
@@ -280,53 +292,10 @@ func resetPeak(t *testing.T, pid int) {
 
 func same(b []byte) func(int) []byte { return func(int) []byte { return b } }
 
-// frames returns what write writes.
-func frames(write func(*http2.Framer)) []byte {
-	var b bytes.Buffer
-	write(http2.NewFramer(&b, nil))
-	return b.Bytes()
-}
-
 // repeat is frames, to 64 KiB.
 func repeat(write func(*http2.Framer)) []byte {
 	one := frames(write)
 	return bytes.Repeat(one, (64<<10)/len(one)+1)
-}
-
-// opening is the start of an HTTP/2 connection, with what more write.
-func opening(more ...func(*http2.Framer)) []byte {
-	return append([]byte(http2.ClientPreface), frames(func(fr *http2.Framer) {
-		fr.WriteSettings()
-		for _, write := range more {
-			write(fr)
-		}
-	})...)
-}
-
-// gRPCOpening has a call in it.
-func gRPCOpening() []byte {
-	return opening(func(fr *http2.Framer) {
-		h := headers(1, "POST", "/helloworld.Greeter/SayHello", "content-type", "application/grpc")
-		h.EndStream = false
-		fr.WriteHeaders(h)
-		fr.WriteData(1, true, make([]byte, 5))
-	})
-}
-
-// headers are those of a request without a body.
-func headers(stream uint32, method, path string, more ...string) http2.HeadersFrameParam {
-	block := fields(append([]string{":method", method, ":scheme", "http", ":path", path, ":authority", "localhost"}, more...)...)
-	return http2.HeadersFrameParam{StreamID: stream, BlockFragment: block, EndHeaders: true, EndStream: true}
-}
-
-// fields encodes names and values, without a reference to earlier ones.
-func fields(kv ...string) []byte {
-	var b bytes.Buffer
-	enc := hpack.NewEncoder(&b)
-	for i := 0; i < len(kv); i += 2 {
-		enc.WriteField(hpack.HeaderField{Name: kv[i], Value: kv[i+1], Sensitive: true})
-	}
-	return b.Bytes()
 }
 
 var largeField = []string{"x-flood", strings.Repeat("~", 8000)} // encoded about as long

@@ -3,9 +3,13 @@ package mux
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
+
+	"google.golang.org/grpc/peer"
 )
 
 // originPolicy decides which web pages may reach this server across origins
@@ -44,7 +48,7 @@ func (p originPolicy) check(r *http.Request) error {
 	if err != nil || len(values) > 1 {
 		return fmt.Errorf("the Origin header is not one origin such as https://example.com")
 	}
-	if self, err := parseOrigin(scheme(r) + "://" + r.Host); err == nil && self == origin {
+	if self, err := parseOrigin(scheme(r) + "://" + r.Host); err == nil && self == origin && !rebound(r) {
 		return nil
 	}
 	if slices.Contains(p.allowed, origin) {
@@ -62,6 +66,26 @@ func (p originPolicy) guard(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// rebound tells whether r may come from a page whose name somebody has pointed at
+// this machine, to have it pass for this server's own: the connection is to a
+// loopback address, but the host is neither an address, nor a name that always
+// means it (RFC 6761 §6.3), nor this machine's own.
+func rebound(r *http.Request) bool {
+	p, ok := peer.FromContext(r.Context())
+	if !ok || p.LocalAddr == nil {
+		return false
+	}
+	local, err := netip.ParseAddrPort(p.LocalAddr.String())
+	if err != nil || !local.Addr().Unmap().IsLoopback() {
+		return false
+	}
+	u := url.URL{Host: strings.ToLower(r.Host)}
+	host := u.Hostname()
+	_, err = netip.ParseAddr(host)
+	own, _ := os.Hostname()
+	return err != nil && host != "localhost" && !strings.HasSuffix(host, ".localhost") && host != strings.ToLower(own)
 }
 
 func scheme(r *http.Request) string {

@@ -1,7 +1,6 @@
 package mux
 
 import (
-	"mime"
 	"net/http"
 	"strings"
 )
@@ -38,9 +37,11 @@ func (s *Server) hasHandler(r *http.Request) bool {
 
 // isGRPC tells whether r is a native gRPC call: "application/grpc", alone or
 // with a "+" suffix, but neither gRPC-Web nor anything else that starts alike.
+// Parameters do not matter, as to the split, also when they are malformed.
 func isGRPC(r *http.Request) bool {
-	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return err == nil && (media == "application/grpc" || strings.HasPrefix(media, "application/grpc+"))
+	media, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	media = strings.ToLower(strings.TrimSpace(media))
+	return media == "application/grpc" || strings.HasPrefix(media, "application/grpc+")
 }
 
 // under matches a path and everything below it.

@@ -61,12 +61,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	closed := s.cut.Err() != nil // by a Close of somebody else
 	s.Close()
 	switch {
-	case !cut.Load():
-		return nil
 	case closed:
 		return ErrServerClosed
-	default:
+	case cut.Load():
 		return outer.Err()
+	default:
+		return nil
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 const (
 	inboxBytes    = 64 << 10
 	inboxMessages = 1024
+	inboxMemory   = 4 << 20 // of the buffers, which may be much larger than the messages in them
 )
 
 // inbox holds the messages of a client that its handler has not received yet.
@@ -27,6 +28,7 @@ type inbox struct {
 	mu     sync.Mutex
 	queue  []*socket.Message // guarded by mu
 	bytes  int               // of queue; guarded by mu
+	memory int               // likewise
 	closed bool              // the client has half-closed; guarded by mu
 }
 
@@ -51,11 +53,13 @@ func (b *inbox) put(ctx context.Context, m *socket.Message) bool {
 func (b *inbox) tryPut(m *socket.Message) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if n := len(b.queue); n >= inboxMessages || n > 0 && b.bytes+len(m.Data) > inboxBytes {
+	n := len(b.queue)
+	if n >= inboxMessages || n > 0 && (b.bytes+len(m.Data) > inboxBytes || b.memory+cap(m.Data) > inboxMemory) {
 		return false
 	}
 	b.queue = append(b.queue, m)
 	b.bytes += len(m.Data)
+	b.memory += cap(m.Data)
 	return true
 }
 
@@ -74,6 +78,7 @@ func (b *inbox) take() (m *socket.Message, ok bool, err error) {
 	b.queue[0] = nil
 	b.queue = b.queue[1:]
 	b.bytes -= len(m.Data)
+	b.memory -= cap(m.Data)
 	signal(b.freed)
 	return m, true, nil
 }

@@ -40,6 +40,24 @@ func TestInboxLimits(t *testing.T) {
 	}
 }
 
+// What counts beside is the memory of the buffers.
+func TestInboxMemory(t *testing.T) {
+	const each = 128 << 10
+	b := newInbox()
+	for i := range inboxMemory/each + 1 {
+		m := &socket.Message{Data: make([]byte, 1, each)}
+		if got, want := b.tryPut(m), i < inboxMemory/each; got != want {
+			t.Errorf("message %d in a buffer of %d bytes fits: %v, want %v", i, each, got, want)
+		}
+	}
+	if _, ok, err := b.take(); !ok || err != nil {
+		t.Fatal("nothing to take")
+	}
+	if !b.tryPut(&socket.Message{Data: make([]byte, 1, each)}) {
+		t.Error("no room for as much as was taken")
+	}
+}
+
 func TestInboxWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newInbox()
