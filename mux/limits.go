@@ -1,0 +1,72 @@
+package mux
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// Limits of the servers behind the split. An idle HTTP/2 connection is kept much
+// longer than one of HTTP/1: gRPC channels are made to stand idle, and pings
+// tell the dead ones from the quiet.
+const (
+	http1IdleTimeout   = 2 * time.Minute
+	upgradeIdleTimeout = 30 * time.Second
+	http2IdleTimeout   = 15 * time.Minute
+	readHeaderTimeout  = 5 * time.Second
+	maxHeaderBytes     = 16 << 10
+	maxStreams         = 100 // of one HTTP/2 connection at once
+	pingAfter          = time.Minute
+	pingTimeout        = 20 * time.Second
+	writeStall         = 10 * time.Second
+
+	// What a client may send on, of one stream and of one connection, before
+	// anybody has read it.
+	streamWindow = 256 << 10
+	connWindow   = 1 << 20
+)
+
+// grpcDefaults are the limits of native gRPC; grpc-go's own are without bound
+// for streams and headers, and it keeps dead connections for ever.
+func grpcDefaults() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		// Static: left to itself grpc-go raises the window of every stream to
+		// 16 MiB for a client that is fast enough, also where nobody reads.
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
+		grpc.ConnectionTimeout(readHeaderTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: http2IdleTimeout, Time: pingAfter, Timeout: pingTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// newHTTPServer makes a server that finds HTTP/1 and HTTP/2 in the clear: the
+// split has taken TLS away, where there was any.
+func (s *Server) newHTTPServer(h http.Handler, idle time.Duration) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           h,
+		Protocols:         protocols,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idle,
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams,
+			SendPingTimeout:      pingAfter,
+			PingTimeout:          pingTimeout,
+			WriteByteTimeout:     writeStall,
+		},
+		ConnContext: s.connContext,
+		ConnState:   s.connState,
+		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+}
