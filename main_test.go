@@ -236,21 +236,7 @@ func TestTLSModes(t *testing.T) {
 func TestGivenFiles(t *testing.T) {
 	dev := start(t)
 	file := func(name string) string { return filepath.Join(dev.certs, name) }
-	cert, key := "", ""
-	names, err := os.ReadDir(dev.certs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range names {
-		switch n := e.Name(); {
-		case strings.HasPrefix(n, "ca"):
-		case strings.HasSuffix(n, "-key.pem"):
-			key = file(n)
-		case strings.HasSuffix(n, ".pem"):
-			cert = file(n)
-		}
-	}
-	p := start(t, "--cert="+cert, "--key="+key, "--client-ca="+file("ca.pem"), "--tls=only")
+	p := start(t, "--cert="+file("server.pem"), "--key="+file("server-key.pem"), "--client-ca="+file("ca.pem"), "--tls=only")
 	cfg := &tls.Config{RootCAs: dev.roots()}
 	if _, err := p.get("https://"+p.addr+"/healthz", cfg); err == nil {
 		t.Error("served without a client certificate")
