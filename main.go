@@ -177,6 +177,9 @@ func tlsOptions(f *flags, log *slog.Logger) ([]mux.Option, error) {
 		if err := certs.RequireClientCA(cfg, f.ClientCA); err != nil {
 			return nil, err
 		}
+		if f.TLS == "both" {
+			log.Warn("--client-ca does not touch cleartext, which the port serves too; --tls=only refuses it")
+		}
 	}
 	opts := []mux.Option{mux.WithTLSConfig(cfg)}
 	if f.TLS == "both" {

@@ -242,6 +242,12 @@ func TestGivenFiles(t *testing.T) {
 		t.Error("served without a client certificate")
 	}
 	p.stop(os.Interrupt, 0)
+
+	p = start(t, "--client-ca="+file("ca.pem"))
+	if !strings.Contains(p.log.String(), "--tls=only") {
+		t.Errorf("no warning that cleartext needs no certificate; log:\n%s", p.log)
+	}
+	p.stop(os.Interrupt, 0)
 	dev.stop(os.Interrupt, 0)
 }
 

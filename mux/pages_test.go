@@ -18,6 +18,7 @@ import (
 	"oneport/mux/muxtest"
 	"oneport/services/echo"
 	"oneport/services/health"
+	"oneport/services/reflection"
 )
 
 // The welcome tells of each road that is open, with the address that the client
@@ -131,7 +132,9 @@ func TestWelcomeSample(t *testing.T) {
 		want     string
 		has      bool
 	}{
-		{"another service", func(s *mux.Server) { echo.Register(s); health.Register(s) }, " echo.v1.EchoService/Echo\n", true},
+		{"another service", func(s *mux.Server) { echo.Register(s); reflection.Register(s) }, " echo.v1.EchoService/Echo\n", true},
+		{"another service, without reflection", func(s *mux.Server) { echo.Register(s) }, "/grpc-ws/echo.v1.EchoService/Echo", true},
+		{"grpcurl without reflection", func(s *mux.Server) { echo.Register(s) }, "grpcurl", false},
 		{"gRPC's own only", func(s *mux.Server) { health.Register(s) }, "/grpc-ws", false},
 		{"none", func(*mux.Server) {}, "/grpc-ws", false},
 	} {

@@ -62,11 +62,15 @@ func (s *Server) roads(addr string) []road {
 		lines := []string{
 			fmt.Sprintf("curl %s%s://%s/", curl, http, addr),
 			fmt.Sprintf("curl %s--http2 %s://%s/healthz", curl, http, addr),
-			fmt.Sprintf("grpcurl %s %s list", grpcurl, addr),
+		}
+		if s.hasReflection() { // without it grpcurl needs the .proto files
+			lines = append(lines, fmt.Sprintf("grpcurl %s %s list", grpcurl, addr))
+			if method != "" {
+				lines = append(lines, fmt.Sprintf("grpcurl %s -d '%s' %s %s", grpcurl, message, addr, method))
+			}
 		}
 		if method != "" {
 			lines = append(lines,
-				fmt.Sprintf("grpcurl %s -d '%s' %s %s", grpcurl, message, addr, method),
 				fmt.Sprintf("npx wscat %s-c %s://%s/grpc-ws/%s -x '%s' -w 1", wscat, ws, addr, method, message))
 		}
 		lines = append(lines, fmt.Sprintf("npx wscat %s-c %s://%s/ws -x hello -w 1", wscat, ws, addr))
@@ -79,6 +83,10 @@ func (s *Server) roads(addr string) []road {
 		add(true, "-insecure", "-k ", "https", "wss", "-n ")
 	}
 	return roads
+}
+
+func (s *Server) hasReflection() bool {
+	return s.reg.Impl("grpc.reflection.v1.ServerReflection") != nil || s.reg.Impl("grpc.reflection.v1alpha.ServerReflection") != nil
 }
 
 // sample is a call to show.
