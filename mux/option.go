@@ -61,12 +61,18 @@ func WithCleartext() Option {
 // WithUnaryInterceptor adds an interceptor around the unary calls of every
 // protocol. The first one added is outermost.
 func WithUnaryInterceptor(i grpc.UnaryServerInterceptor) Option {
+	if i == nil {
+		panic("mux: WithUnaryInterceptor(nil)")
+	}
 	return func(c *config) { c.rpc.UnaryInterceptors = append(c.rpc.UnaryInterceptors, i) }
 }
 
 // WithStreamInterceptor adds an interceptor around the streaming calls of every
 // protocol. The first one added is outermost.
 func WithStreamInterceptor(i grpc.StreamServerInterceptor) Option {
+	if i == nil {
+		panic("mux: WithStreamInterceptor(nil)")
+	}
 	return func(c *config) { c.rpc.StreamInterceptors = append(c.rpc.StreamInterceptors, i) }
 }
 
@@ -74,6 +80,9 @@ func WithStreamInterceptor(i grpc.StreamServerInterceptor) Option {
 // connections of all. OpenTelemetry's otelgrpc is one. A connection that one of
 // the program's HTTP handlers hijacks has ended for it.
 func WithStatsHandler(h stats.Handler) Option {
+	if h == nil {
+		panic("mux: WithStatsHandler(nil)")
+	}
 	return func(c *config) { c.rpc.StatsHandlers = append(c.rpc.StatsHandlers, h) }
 }
 
@@ -119,7 +128,8 @@ func WithSharedHTTP2() Option {
 	return func(c *config) { c.sharedHTTP2 = true }
 }
 
-// WithLogger sets where the server logs. The default is slog.Default.
+// WithLogger sets where the server logs. The default, also for nil, is
+// slog.Default.
 func WithLogger(log *slog.Logger) Option {
 	return func(c *config) { c.log = log }
 }

@@ -54,14 +54,14 @@ func (s *Server) roads(addr string) []road {
 	sample := s.sample()
 	method, message := sample.method, sample.message
 	var roads []road
-	add := func(secure bool, grpcurl, curl, http, ws, wscat string) {
+	add := func(secure bool, grpcurl, curl, http, http2, ws, wscat string) {
 		name := "cleartext"
 		if secure {
 			name = "TLS (a development certificate needs its CA, or these flags)"
 		}
 		lines := []string{
 			fmt.Sprintf("curl %s%s://%s/", curl, http, addr),
-			fmt.Sprintf("curl %s--http2 %s://%s/healthz", curl, http, addr),
+			fmt.Sprintf("curl %s%s %s://%s/healthz", curl, http2, http, addr),
 		}
 		if s.hasReflection() { // without it grpcurl needs the .proto files
 			lines = append(lines, fmt.Sprintf("grpcurl %s %s list", grpcurl, addr))
@@ -71,16 +71,16 @@ func (s *Server) roads(addr string) []road {
 		}
 		if method != "" {
 			lines = append(lines,
-				fmt.Sprintf("npx wscat %s-c %s://%s/grpc-ws/%s -x '%s' -w 1", wscat, ws, addr, method, message))
+				fmt.Sprintf("npx -y wscat@6.1.0 %s-c %s://%s/grpc-ws/%s -x '%s' -w 1", wscat, ws, addr, method, message))
 		}
-		lines = append(lines, fmt.Sprintf("npx wscat %s-c %s://%s/ws -x hello -w 1", wscat, ws, addr))
+		lines = append(lines, fmt.Sprintf("npx -y wscat@6.1.0 %s-c %s://%s/ws -x hello -w 1", wscat, ws, addr))
 		roads = append(roads, road{name, lines})
 	}
 	if s.cfg.cleartext {
-		add(false, "-plaintext", "", "http", "ws", "")
+		add(false, "-plaintext", "", "http", "--http2-prior-knowledge", "ws", "")
 	}
 	if s.cfg.tls != nil {
-		add(true, "-insecure", "-k ", "https", "wss", "-n ")
+		add(true, "-insecure", "-k ", "https", "--http2", "wss", "-n ")
 	}
 	return roads
 }
