@@ -39,7 +39,7 @@ func watchBody(w http.ResponseWriter, r *http.Request) (done func()) {
 	b := &watchedBody{ReadCloser: r.Body, conn: http.NewResponseController(w)}
 	b.timer = time.AfterFunc(bodyStall, b.giveUp)
 	r.Body = b
-	return b.done
+	return func() { b.done(w, r) }
 }
 
 func (b *watchedBody) giveUp() {
@@ -85,9 +85,14 @@ func (b *watchedBody) end() bool {
 }
 
 // done is called when the handler has returned. What it has left of the body
-// net/http reads now.
-func (b *watchedBody) done() {
-	if b.end() {
-		_ = b.conn.SetReadDeadline(time.Now().Add(bodyStall))
+// net/http reads now, on HTTP/1; but a connection that the handler has hijacked
+// is the handler's, deadlines and all.
+func (b *watchedBody) done(w http.ResponseWriter, r *http.Request) {
+	if !b.end() || r.ProtoMajor != 1 {
+		return
 	}
+	if _, err := w.Write(nil); err == http.ErrHijacked {
+		return
+	}
+	_ = b.conn.SetReadDeadline(time.Now().Add(bodyStall))
 }

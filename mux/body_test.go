@@ -127,6 +127,38 @@ func TestBodyOwnDeadline(t *testing.T) {
 	}
 }
 
+// A handler that hijacks the connection without having read all of the body keeps
+// it for as long as it likes.
+func TestBodyHijacked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		got := make(chan error, 1)
+		s := muxtest.New(t, func(s *mux.Server) {
+			s.Handle("POST /attach", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				c, rw, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					got <- err
+					return
+				}
+				go func() {
+					defer c.Close()
+					_, err := io.ReadFull(rw, make([]byte, 6)) // the body and one more
+					got <- err
+				}()
+			}))
+		})
+		c, err := s.DialContext(t.Context(), "tcp", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, "POST /attach HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+		time.Sleep(time.Minute)
+		io.WriteString(c, "!")
+		if err := <-got; err != nil {
+			t.Errorf("read of the hijacked connection after a minute: %v", err)
+		}
+	})
+}
+
 // A body that a page does not read is read by net/http before the answer. It does
 // not hold the connection for longer than any other.
 func TestUnreadBodyStall(t *testing.T) {
