@@ -80,17 +80,45 @@ func connectionOptions(header map[string][]string) map[string]bool {
 	return opts
 }
 
+// AddHeader adds metadata of a server to an HTTP header or trailer by add. Values
+// of keys that end in "-bin" are encoded as base64 without padding, which gRPC
+// asks of senders. What would tell the transport something (hop-by-hop fields,
+// the length) is left out, since net/http would believe it.
+func AddHeader(add func(key, value string), md metadata.MD) {
+	for key, values := range md {
+		if hopByHop(key) {
+			continue
+		}
+		for _, v := range values {
+			if strings.HasSuffix(key, binarySuffix) {
+				v = base64.RawStdEncoding.EncodeToString([]byte(v))
+			}
+			add(key, v)
+		}
+	}
+}
+
 // reservedRequest tells whether a request header field belongs to a transport
 // and must not become metadata.
 func reservedRequest(key string) bool {
 	switch key {
-	case "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
-		"te", "trailer", "transfer-encoding", "upgrade", "host", "content-length", "http2-settings":
+	case "proxy-authenticate", "proxy-authorization", "host", "http2-settings", "content-encoding",
+		"connect-protocol-version", "connect-timeout-ms", "connect-content-encoding", "connect-accept-encoding":
 		return true
 	case "user-agent": // reserved by gRPC, but shown to handlers, as grpc-go does
 		return false
 	}
-	return strings.HasPrefix(key, "sec-websocket-") || reserved(key)
+	return strings.HasPrefix(key, "sec-websocket-") || hopByHop(key) || reserved(key)
+}
+
+// hopByHop tells whether a field speaks of the connection and not of the message
+// (RFC 9110 §7.6.1), or frames the message on it.
+func hopByHop(key string) bool {
+	switch key {
+	case "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length":
+		return true
+	}
+	return false
 }
 
 // reserved tells whether gRPC keeps a key for itself. It is grpc-go's list:

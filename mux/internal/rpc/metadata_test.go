@@ -33,7 +33,7 @@ func TestRequestMetadata(t *testing.T) {
 			map[string][]string{
 				"Connection": {"close"}, "Keep-Alive": {"1"}, "Proxy-Authenticate": {"1"}, "Proxy-Authorization": {"1"},
 				"Proxy-Connection": {"1"}, "TE": {"trailers"}, "Trailer": {"x"}, "Transfer-Encoding": {"chunked"},
-				"Upgrade": {"websocket"}, "HTTP2-Settings": {"x"}, "Content-Length": {"1"},
+				"Upgrade": {"websocket"}, "HTTP2-Settings": {"x"}, "Content-Length": {"1"}, "Content-Encoding": {"gzip"},
 			}, "", metadata.MD{},
 		},
 		{
@@ -59,6 +59,13 @@ func TestRequestMetadata(t *testing.T) {
 				"Content-Type": {"application/grpc"}, "Grpc-Timeout": {"1S"}, "Grpc-Encoding": {"gzip"}, "Grpc-Message": {"x"},
 				"Grpc-Message-Type": {"x"}, "Grpc-Status": {"0"}, "Grpc-Previous-Rpc-Attempts": {"1"},
 			}, "", metadata.MD{"grpc-previous-rpc-attempts": {"1"}},
+		},
+		{
+			"of the Connect protocol",
+			map[string][]string{
+				"Connect-Protocol-Version": {"1"}, "Connect-Timeout-Ms": {"1"}, "Connect-Content-Encoding": {"gzip"},
+				"Connect-Accept-Encoding": {"gzip"}, "Connect-Other": {"1"},
+			}, "", metadata.MD{"connect-other": {"1"}},
 		},
 		{
 			"binary",
@@ -104,6 +111,23 @@ func TestRequestMetadataCopies(t *testing.T) {
 	md["x"][0] = "changed"
 	if header["X"][0] != "1" {
 		t.Errorf("the header became %q by a change of the metadata", header)
+	}
+}
+
+func TestAddHeader(t *testing.T) {
+	got := make(map[string][]string)
+	rpc.AddHeader(func(key, value string) { got[key] = append(got[key], value) }, metadata.MD{
+		"key": {"b", "a"}, "one-bin": {"\x00\x01"}, "two-bin": {"", "\xff"},
+		"connection": {"close"}, "keep-alive": {"1"}, "proxy-connection": {"1"}, "te": {"x"}, "trailer": {"x"},
+		"transfer-encoding": {"chunked"}, "upgrade": {"x"}, "content-length": {"1"},
+	})
+	want := map[string][]string{"key": {"b", "a"}, "one-bin": {"AAE"}, "two-bin": {"", "/w"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("AddHeader (-want +got):\n%s", diff)
+	}
+	back, err := rpc.RequestMetadata(got, "")
+	if err != nil || back["one-bin"][0] != "\x00\x01" {
+		t.Errorf("read again: %q, %v", back, err)
 	}
 }
 

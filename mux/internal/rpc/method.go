@@ -64,6 +64,15 @@ type Stream interface {
 	SendMsg(ctx context.Context, m any) (size int, err error)
 }
 
+// An EarlyTrailer is a Stream whose wire has the trailer of a unary call in front
+// of the message, among the fields of an HTTP header. SetTrailer is called once,
+// before SendMsg, with the trailer that Serve will return as well; not for a call
+// that fails, nor for one of another kind.
+type EarlyTrailer interface {
+	Stream
+	SetTrailer(md metadata.MD)
+}
+
 // Serve runs one call to its end on the caller's goroutine and returns the
 // trailer and the outcome: nil for OK, else an error of package status, safe for
 // the client. The handler's context ends when the handler returns, when ctx
@@ -97,6 +106,9 @@ func (m *Method) run(ss *serverStream) (err error) {
 		reply, err := m.unary(m.impl, ss.ctx, ss.RecvMsg, m.reg.unary)
 		if err != nil {
 			return err
+		}
+		if s, ok := ss.wire.(EarlyTrailer); ok {
+			s.SetTrailer(ss.takeTrailer())
 		}
 		return ss.SendMsg(reply)
 	case m.reg.stream != nil:

@@ -100,16 +100,16 @@ func (r *Registry) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	for i := range desc.Methods {
 		d := &desc.Methods[i]
 		m := &Method{reg: r, impl: impl, unary: d.Handler}
-		r.add(desc.ServiceName, d.MethodName, m)
+		r.addLocked(desc.ServiceName, d.MethodName, m)
 	}
 	for i := range desc.Streams {
 		d := &desc.Streams[i]
 		m := &Method{reg: r, impl: impl, stream: d.Handler, ClientStreams: d.ClientStreams, ServerStreams: d.ServerStreams}
-		r.add(desc.ServiceName, d.StreamName, m)
+		r.addLocked(desc.ServiceName, d.StreamName, m)
 	}
 }
 
-func (r *Registry) add(service, name string, m *Method) {
+func (r *Registry) addLocked(service, name string, m *Method) {
 	m.FullName = "/" + service + "/" + name
 	m.streamInfo = grpc.StreamServerInfo{FullMethod: m.FullName, IsClientStream: m.ClientStreams, IsServerStream: m.ServerStreams}
 	r.methods[m.FullName] = m
@@ -146,6 +146,13 @@ func (r *Registry) Lookup(fullName string) (*Method, error) {
 		return nil, status.Errorf(codes.Unimplemented, "unknown service %s", clip(svc))
 	}
 	return nil, status.Errorf(codes.Unimplemented, "unknown method %s for service %s", clip(method), svc)
+}
+
+// Methods returns all methods, in no order.
+func (r *Registry) Methods() []*Method {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Collect(maps.Values(r.methods))
 }
 
 // Services returns the names of the registered services, sorted.

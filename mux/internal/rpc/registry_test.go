@@ -149,6 +149,18 @@ func TestRegisterOn(t *testing.T) {
 	}
 }
 
+func TestMethods(t *testing.T) {
+	reg := newRegistry(rpc.Config{}, new(script).register)
+	var got []string
+	for _, m := range reg.Methods() {
+		got = append(got, m.FullName)
+	}
+	slices.Sort(got)
+	if want := []string{scriptBidi, scriptClient, scriptServer, scriptUnary}; !slices.Equal(got, want) {
+		t.Errorf("Methods() = %q, want %q", got, want)
+	}
+}
+
 func TestFreeze(t *testing.T) {
 	reg := newRegistry(rpc.Config{}, echo.Register)
 	if reg.Frozen() {

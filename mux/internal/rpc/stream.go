@@ -25,12 +25,13 @@ type serverStream struct {
 
 	uses sync.WaitGroup // of wire, each begun by use before done is set
 
-	mu         sync.Mutex
-	header     metadata.MD // guarded by mu
-	headerSent bool        // guarded by mu
-	trailer    metadata.MD // guarded by mu
-	failure    error       // the first of wire, then the outcome of the call; guarded by mu
-	done       bool        // the handler has returned; guarded by mu
+	mu           sync.Mutex
+	header       metadata.MD // guarded by mu
+	headerSent   bool        // guarded by mu
+	trailer      metadata.MD // guarded by mu
+	trailerTaken bool        // guarded by mu
+	failure      error       // the first of wire, then the outcome of the call; guarded by mu
+	done         bool        // the handler has returned; guarded by mu
 }
 
 var _ grpc.ServerStream = (*serverStream)(nil)
@@ -136,11 +137,20 @@ func (s *serverStream) setTrailer(md metadata.MD) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.done {
+	if s.done || s.trailerTaken {
 		return errReturned
 	}
 	s.trailer = appendMD(s.trailer, md)
 	return nil
+}
+
+// takeTrailer returns what is the trailer now and will be the whole of it: the
+// handler has returned.
+func (s *serverStream) takeTrailer() metadata.MD {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trailerTaken = true
+	return dropReserved(s.trailer)
 }
 
 // RecvMsg reads one message. A method whose client does not stream has exactly

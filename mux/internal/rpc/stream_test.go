@@ -153,6 +153,62 @@ func TestHeaderGoesFirst(t *testing.T) {
 	}
 }
 
+// early is a wire that has the trailer of a unary call before the message.
+type early struct {
+	wire
+	trailer metadata.MD
+}
+
+func (e *early) SetTrailer(md metadata.MD) { e.log, e.trailer = append(e.log, "trailer"), md }
+
+// The trailer of a unary call can be had before its message, and is whole then:
+// a goroutine that the handler has left behind adds nothing.
+func TestEarlyTrailer(t *testing.T) {
+	var failure, late error
+	var handler context.Context
+	s := &script{
+		unary: func(ctx context.Context, _ *text) (*text, error) {
+			handler = ctx
+			return new(text), errors.Join(grpc.SetTrailer(ctx, metadata.Pairs("t", "1", "grpc-status", "7")), failure)
+		},
+		stream: func(ss grpc.ServerStream) error {
+			ss.SetTrailer(metadata.Pairs("t", "1"))
+			return ss.SendMsg(new(text))
+		},
+	}
+	reg := newRegistry(rpc.Config{}, s.register)
+	for _, tt := range []struct {
+		method string
+		fails  bool
+		want   []string
+	}{
+		{scriptUnary, false, []string{"trailer", "header", "message"}},
+		{scriptUnary, true, nil},
+		{scriptBidi, false, []string{"header", "message"}},
+	} {
+		failure, late = nil, nil
+		if tt.fails {
+			failure = errors.New("failed")
+		}
+		w := new(early)
+		w.send = func(context.Context, any) (int, error) {
+			if handler != nil {
+				late = grpc.SetTrailer(handler, metadata.Pairs("t", "2"))
+			}
+			return 0, nil
+		}
+		trailer, err := lookup(t, reg, tt.method).Serve(t.Context(), newCall(), w)
+		want := metadata.MD{"t": {"1"}}
+		if (err != nil) != tt.fails || !slices.Equal(w.log, tt.want) || !cmp.Equal(trailer, want) {
+			t.Errorf("%s, failure %v: outcome %v, trailer %q after %q, want %q after %q", tt.method, tt.fails, err, trailer, w.log, want, tt.want)
+		}
+		if unary := len(tt.want) == 3; unary && (!cmp.Equal(w.trailer, want) || status.Code(late) != codes.Internal) {
+			t.Errorf("%s: early trailer %q, want %q; a later one = %v, want INTERNAL", tt.method, w.trailer, want, late)
+		}
+		handler = nil
+	}
+}
+
 // Once the wire has failed, the call has, and the wire is left alone.
 func TestWireFailureIsTheOutcome(t *testing.T) {
 	broken := status.Error(codes.Unavailable, "broken")

@@ -34,6 +34,17 @@ var timeoutUnits = map[byte]time.Duration{
 	'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
 }
 
+// ParseTimeoutMillis decodes a connect-timeout-ms header: up to 10 digits
+// ("Timeout" in the Connect protocol). Zero becomes the shortest duration, as in
+// ParseTimeout. The error is INVALID_ARGUMENT and safe for the client.
+func ParseTimeoutMillis(s string) (time.Duration, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || len(s) > 10 {
+		return 0, status.Errorf(codes.InvalidArgument, "connect-timeout-ms %.20q: want 1 to 10 digits", s)
+	}
+	return max(time.Duration(n)*time.Millisecond, 1), nil
+}
+
 func malformedTimeout(s string) error {
 	return status.Errorf(codes.InvalidArgument, "grpc-timeout %.20q: want 1 to 8 digits and a unit of H, M, S, m, u or n", s)
 }

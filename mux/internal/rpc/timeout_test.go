@@ -77,3 +77,36 @@ func FuzzParseTimeout(f *testing.F) {
 		}
 	})
 }
+
+func TestParseTimeoutMillis(t *testing.T) {
+	for _, tt := range []struct {
+		in   string
+		want time.Duration // zero for an error
+	}{
+		{"1", time.Millisecond},
+		{"0", 1},
+		{"0000000000", 1},
+		{"1500", 1500 * time.Millisecond},
+		{"9999999999", 9999999999 * time.Millisecond}, // 10 digits
+		{in: "00000000000"},                           // 11
+		{in: ""},
+		{in: "-1"},
+		{in: "+1"},
+		{in: "1.5"},
+		{in: "1 "},
+		{in: "1m"},
+		{in: "0x1"},
+		{in: strings.Repeat("1", 1<<20)},
+	} {
+		got, err := rpc.ParseTimeoutMillis(tt.in)
+		if tt.want == 0 {
+			if status.Code(err) != codes.InvalidArgument || len(err.Error()) > 300 || got != 0 {
+				t.Errorf("ParseTimeoutMillis(%.40q) = %v, %.400v, want INVALID_ARGUMENT with a short text", tt.in, got, err)
+			}
+			continue
+		}
+		if got != tt.want || err != nil {
+			t.Errorf("ParseTimeoutMillis(%q) = %v, %v, want %v", tt.in, got, err, tt.want)
+		}
+	}
+}
