@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/peer"
+
+	"oneport/mux/internal/connectrpc"
 )
 
 // bodyStall is how long a request body may stand still. A timeout for the whole
@@ -28,12 +30,12 @@ type watchedBody struct {
 }
 
 // watchBody gives r such a body, if it has any and came by a connection of this
-// server: others have deadlines of their own. A gRPC stream, which is HTTP/2, may
-// stand still for as long as it likes. The caller must call done after the
-// handler.
+// server: others have deadlines of their own. A stream of an RPC protocol may stand
+// still for as long as it likes if it has come by HTTP/2, where pings tell whether
+// its client is there. The caller must call done after the handler.
 func watchBody(w http.ResponseWriter, r *http.Request) (done func()) {
 	_, ours := peer.FromContext(r.Context())
-	if !ours || r.Body == nil || r.Body == http.NoBody || isGRPC(r) && r.ProtoMajor == 2 {
+	if !ours || r.Body == nil || r.Body == http.NoBody || connectrpc.Streams(r) && r.ProtoMajor == 2 {
 		return func() {}
 	}
 	b := &watchedBody{ReadCloser: r.Body, conn: http.NewResponseController(w)}

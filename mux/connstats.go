@@ -76,12 +76,3 @@ func (s *connStats) socketEnded(ctx context.Context) {
 		s.end(rec)
 	}
 }
-
-// callStats hides connections from h: grpc.Server.ServeHTTP takes every call for
-// one, and connStats has told of the real one.
-func callStats(h stats.Handler) stats.Handler { return callsOnly{h} }
-
-type callsOnly struct{ stats.Handler }
-
-func (callsOnly) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (callsOnly) HandleConn(context.Context, stats.ConnStats)                       {}

@@ -55,8 +55,11 @@ func TestImports(t *testing.T) {
 			reason: "the split serves nothing itself"},
 		{of: "oneport/mux/internal/socket", only: []string{}, never: []string{"google.golang.org/grpc"},
 			reason: "a socket carries any messages"},
+		{of: "oneport/mux/internal/connectrpc", only: []string{"oneport/mux/internal/rpc"},
+			never:  []string{"google.golang.org/grpc", "github.com/gorilla/websocket", "github.com/soheilhy/cmux"},
+			reason: "adapters know the core, not each other and not mux"},
 		{of: "oneport/mux/wsrpc", only: ours, reason: "adapters know the core, not each other and not mux"},
-		{of: "oneport/mux", only: append(ours, "oneport/mux/internal/sniff", "oneport/mux/wsrpc"),
+		{of: "oneport/mux", only: append(ours, "oneport/mux/internal/connectrpc", "oneport/mux/internal/sniff", "oneport/mux/wsrpc"),
 			reason: "the library knows no service and no certificate"},
 	}
 	pkgs := listPackages(t)

@@ -16,7 +16,7 @@ type protocol struct {
 // wins. Native gRPC on a connection of its own never gets here.
 func (s *Server) protocols() []protocol {
 	return []protocol{
-		{"grpc", isGRPC, s.fallback},
+		{"connect, grpc-web, grpc", s.web.Match, s.web},
 		{"grpc-ws", under("/grpc-ws"), s.websocket(s.calls)},
 		{"handlers", s.hasHandler, s.handlers},
 		{"ws-echo", func(r *http.Request) bool { return r.URL.Path == "/ws" }, s.websocket(http.HandlerFunc(s.sockets.Echo))},
@@ -33,15 +33,6 @@ func (s *Server) websocket(h http.Handler) http.Handler {
 func (s *Server) hasHandler(r *http.Request) bool {
 	_, pattern := s.handlers.Handler(r)
 	return pattern != ""
-}
-
-// isGRPC tells whether r is a native gRPC call: "application/grpc", alone or
-// with a "+" suffix, but neither gRPC-Web nor anything else that starts alike.
-// Parameters do not matter, as to the split, also when they are malformed.
-func isGRPC(r *http.Request) bool {
-	media, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
-	media = strings.ToLower(strings.TrimSpace(media))
-	return media == "application/grpc" || strings.HasPrefix(media, "application/grpc+")
 }
 
 // under matches a path and everything below it.

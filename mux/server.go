@@ -8,9 +8,10 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/encoding/gzip" // for native gRPC; the other protocols have it
 	"google.golang.org/grpc/reflection"
-	"google.golang.org/grpc/stats"
 
+	"oneport/mux/internal/connectrpc"
 	"oneport/mux/internal/rpc"
 	"oneport/mux/internal/socket"
 	"oneport/mux/wsrpc"
@@ -35,12 +36,12 @@ type Server struct {
 	freeze    sync.Once
 	table     []protocol
 	native    *grpc.Server // gRPC on connections of its own
-	fallback  *grpc.Server // gRPC on a connection of an http.Server
 	http1     *http.Server
 	http2     *http.Server
 	upgrades  *http.Server
 	redirects *http.Server // on a port that requires TLS, its cleartext side
 	sockets   *socket.Server
+	web       *connectrpc.Handler
 	calls     *wsrpc.Handler
 	services  func() []string // the names of all, for the welcome page
 	sample    func() sample   // likewise
@@ -160,15 +161,13 @@ func (s *Server) build() {
 	})
 	s.calls = wsrpc.NewHandler(s.reg, s.sockets)
 
-	native := append(grpcDefaults(), s.reg.ServerOptions(func(h stats.Handler) stats.Handler { return h })...)
+	native := append(grpcDefaults(), s.reg.ServerOptions()...)
 	native = append(native, s.cfg.grpcOptions...)
 	// Last: TLS is terminated before grpc-go sees the connection.
 	native = append(native, grpc.Creds(splitCredentials{s.arriving.end}))
 	s.native = grpc.NewServer(native...)
-	// A server of its own, since GracefulStop cuts calls that ServeHTTP runs.
-	s.fallback = grpc.NewServer(append(grpcDefaults(), s.reg.ServerOptions(callStats)...)...)
 	s.reg.RegisterOn(s.native)
-	s.reg.RegisterOn(s.fallback)
+	s.web = connectrpc.New(s.reg)
 
 	s.table = s.protocols()
 	s.services = sync.OnceValue(s.reg.Services)

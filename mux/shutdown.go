@@ -122,7 +122,6 @@ func (s *Server) Close() error {
 	}
 	var wg sync.WaitGroup
 	wg.Go(s.native.Stop)
-	wg.Go(s.fallback.Stop)
 	wg.Go(func() { s.sockets.Close() })
 	for _, hs := range s.httpServers() {
 		wg.Go(func() { hs.Close() })

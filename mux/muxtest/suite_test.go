@@ -23,11 +23,10 @@ type road struct {
 	options []mux.Option
 	connect func(*muxtest.Server) grpc.ClientConnInterface
 
-	secure    bool // over TLS
-	local     bool // in this process: no connection, no host name, no user agent
-	socket    bool // WebSocket, one method each
-	message   int  // of a socket, the kind of its messages
-	serveHTTP bool // answered by ServeHTTP of grpc.Server
+	secure  bool // over TLS
+	local   bool // in this process: no connection, no host name, no user agent
+	socket  bool // WebSocket, one method each
+	message int  // of a socket, the kind of its messages
 }
 
 // json tells whether messages are encoded so.
@@ -45,8 +44,8 @@ var (
 	connections = append([]road{
 		native,
 		{name: "grpc-tls", secure: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
-		{name: "shared-http2", serveHTTP: true, connect: native.connect, options: []mux.Option{mux.WithSharedHTTP2()}},
-		{name: "shared-http2-tls", serveHTTP: true, secure: true, options: []mux.Option{mux.WithSharedHTTP2()},
+		{name: "shared-http2", connect: native.connect, options: []mux.Option{mux.WithSharedHTTP2()}},
+		{name: "shared-http2-tls", secure: true, options: []mux.Option{mux.WithSharedHTTP2()},
 			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
 	}, sockets...)
 	everywhere = append([]road{inside}, connections...)

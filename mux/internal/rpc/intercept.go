@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/stats"
 )
 
 // chainUnary makes one interceptor of many, the first outermost; nil of none.
@@ -41,8 +40,8 @@ func chainStream(chain []grpc.StreamServerInterceptor) grpc.StreamServerIntercep
 
 // ServerOptions gives a grpc.Server the behaviour that Method.Serve gives the
 // other protocols: the same interceptors behind the same panic guard, the same
-// message limit, and the same stats handlers, each passed through wrap first.
-func (r *Registry) ServerOptions(wrap func(stats.Handler) stats.Handler) []grpc.ServerOption {
+// message limit, and the same stats handlers.
+func (r *Registry) ServerOptions() []grpc.ServerOption {
 	guardUnary := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (reply any, err error) {
 		defer r.recoverPanic(info.FullMethod, &err)
 		return handler(ctx, req)
@@ -57,7 +56,7 @@ func (r *Registry) ServerOptions(wrap func(stats.Handler) stats.Handler) []grpc.
 		grpc.ChainStreamInterceptor(append([]grpc.StreamServerInterceptor{guardStream}, r.cfg.StreamInterceptors...)...),
 	}
 	for _, h := range r.cfg.StatsHandlers {
-		opts = append(opts, grpc.StatsHandler(wrap(h)))
+		opts = append(opts, grpc.StatsHandler(h))
 	}
 	return opts
 }

@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
-	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -94,7 +93,7 @@ func newRegistry(cfg rpc.Config, register func(grpc.ServiceRegistrar)) *rpc.Regi
 func native(t testing.TB, reg *rpc.Registry) *grpc.ClientConn {
 	t.Helper()
 	ln := bufconn.Listen(64 << 10)
-	srv := grpc.NewServer(reg.ServerOptions(func(h stats.Handler) stats.Handler { return h })...)
+	srv := grpc.NewServer(reg.ServerOptions()...)
 	reg.RegisterOn(srv)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()

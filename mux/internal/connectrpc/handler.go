@@ -1,0 +1,142 @@
+package connectrpc
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"oneport/mux/internal/rpc"
+)
+
+// compressMinBytes is the size from which an answer is compressed for a client
+// that takes gzip: below it the work costs more than the bytes. It is about what
+// fits into one TCP segment.
+const compressMinBytes = 1 << 10
+
+// Handler answers the calls of Connect, gRPC-Web and gRPC. The peer must be in
+// the context of a request, and the page it comes from must have been judged.
+type Handler struct {
+	reg      *rpc.Registry
+	methods  map[string]http.Handler // by full name
+	services map[string]bool         // by name
+	unknown  *connecthttp.ErrorWriter
+}
+
+var _ http.Handler = (*Handler)(nil)
+
+// New returns a Handler for the methods that reg has now.
+func New(reg *rpc.Registry) *Handler {
+	h := &Handler{
+		reg:      reg,
+		methods:  make(map[string]http.Handler),
+		services: make(map[string]bool),
+		unknown:  connecthttp.NewErrorWriter(),
+	}
+	server := connect.NewServer()
+	for _, m := range reg.Methods() {
+		server.Register(connect.Method{Spec: spec(m), Handler: serve(m)})
+	}
+	connecthttp.Mount(h, server,
+		connecthttp.WithCodecs(codec{connect.CodecNameProto, rpc.Proto}, codec{connect.CodecNameJSON, rpc.JSON}),
+		connecthttp.WithReadMaxBytes(reg.MaxMessageBytes()),
+		connecthttp.WithCompressMinBytes(compressMinBytes))
+	for _, name := range reg.Services() {
+		h.services[name] = true
+	}
+	return h
+}
+
+// Handle is how connecthttp.Mount gives away what answers a path.
+func (h *Handler) Handle(path string, method http.Handler) { h.methods[path] = method }
+
+func spec(m *rpc.Method) connect.Spec {
+	s := connect.Spec{Procedure: m.FullName}
+	if m.ClientStreams {
+		s.StreamType |= connect.StreamTypeClient
+	}
+	if m.ServerStreams {
+		s.StreamType |= connect.StreamTypeServer
+	}
+	if d := m.Descriptor(); d != nil {
+		s.Schema = d
+	}
+	if m.Idempotency() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
+		s.IdempotencyLevel = connect.IdempotencyNoSideEffects // which opens GET
+	}
+	return s
+}
+
+// Match tells whether r is for a Handler: its content type is that of an RPC
+// protocol, or its path that of a registered method, or of a registered service
+// where the request may be a call. A WebSocket upgrade is for others.
+func (h *Handler) Match(r *http.Request) bool {
+	if r.Header.Get("Upgrade") != "" {
+		return false
+	}
+	if protocolOf(r).streams() || r.Header.Get("Connect-Protocol-Version") != "" {
+		return true
+	}
+	path := r.URL.EscapedPath()
+	if _, err := h.reg.Lookup(path); err == nil {
+		return true
+	}
+	i := strings.LastIndexByte(path, '/')
+	return i > 0 && r.Method == http.MethodPost && h.services[path[1:i]]
+}
+
+// ServeHTTP answers one call. A request that cannot be one gets a text that says
+// why: 405 for an HTTP method, 415 for a content type, 505 for gRPC over HTTP/1.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p := protocolOf(r)
+	// Escapes are not undone: who judges paths in front of this server need not
+	// know of them.
+	m, err := h.reg.Lookup(r.URL.EscapedPath())
+	if p == grpc && r.ProtoMajor < 2 {
+		http.Error(w, "gRPC needs HTTP/2; over HTTP/1.1 use gRPC-Web or Connect", http.StatusHTTPVersionNotSupported)
+		return
+	}
+	if p == grpcWebText {
+		text := newTextResponse(w, r)
+		defer text.end()
+		w = text
+	}
+	if err != nil {
+		st := status.Convert(err)
+		_ = h.unknown.Write(w, r, connectError(st, p)) // the client has gone, if anything
+		return
+	}
+	out := &response{ResponseWriter: w, method: m, protocol: p}
+	x := newExchange(out, r, h.reg.MaxMessageBytes(), p)
+	if p == grpc && r.Header.Get("Grpc-Encoding") == "" {
+		// As grpc-go, which compresses for those only who do so themselves.
+		r.Header.Del("Grpc-Accept-Encoding")
+	}
+	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+	r.Body = x.body
+	if r.ProtoMajor == 1 && m.ClientStreams {
+		// Else net/http would take the rest of the requests away with the first
+		// answer. A server that cannot do it serves one direction after the other.
+		_ = x.http.EnableFullDuplex()
+		// connecthttp refuses a bidi-streaming method over HTTP/1.
+		r.ProtoMajor, r.ProtoMinor = 2, 0
+	}
+	h.methods[m.FullName].ServeHTTP(out, r)
+}
+
+// usage is the way to call m, for those who did otherwise.
+func usage(m *rpc.Method) string {
+	if !m.Unary() {
+		return fmt.Sprintf("%s streams: POST it as application/connect+json or application/connect+proto, application/grpc-web or application/grpc", m.FullName)
+	}
+	text := fmt.Sprintf("%s is unary: POST it as application/json or application/proto, application/grpc-web or application/grpc", m.FullName)
+	if m.Idempotency() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
+		return text + "; or GET it with ?encoding=json&message={…}"
+	}
+	return text + "; it may have side effects, so not by GET"
+}

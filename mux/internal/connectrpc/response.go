@@ -1,0 +1,47 @@
+package connectrpc
+
+import (
+	"net/http"
+
+	"oneport/mux/internal/rpc"
+)
+
+// response is what connecthttp writes an answer to.
+type response struct {
+	http.ResponseWriter
+	method   *rpc.Method
+	protocol protocol
+	wrote    bool // of the body
+}
+
+// Unwrap is for http.ResponseController.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader gives a reason where connecthttp has none: it answers a request that
+// is not a call with a bare code, and no call with one of these.
+func (w *response) WriteHeader(code int) {
+	switch code {
+	case http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType:
+		http.Error(w.ResponseWriter, usage(w.method), code)
+	default:
+		w.ResponseWriter.WriteHeader(code)
+	}
+}
+
+func (w *response) Write(p []byte) (int, error) {
+	w.wrote = true
+	return w.ResponseWriter.Write(p)
+}
+
+// Flush sends a stream on. A unary answer is over when the handler has returned,
+// and goes out in one piece then; but gRPC must have its header out before the
+// trailer where there is no message, or net/http drops the trailer
+// (https://go.dev/issue/54723).
+func (w *response) Flush() {
+	if w.method.Unary() && (w.wrote || w.protocol != grpc) {
+		return
+	}
+	if f, ok := w.ResponseWriter.(http.Flusher); ok {
+		f.Flush()
+	}
+}
