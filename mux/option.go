@@ -86,10 +86,14 @@ func WithStatsHandler(h stats.Handler) Option {
 	return func(c *config) { c.rpc.StatsHandlers = append(c.rpc.StatsHandlers, h) }
 }
 
-// WithAllowedOrigins lets pages of further origins open WebSockets here, beside
-// those that this port has served itself. An origin is scheme, host and port as
-// a browser sends them, such as "https://app.example.com"; "*" allows all.
-// Behind a proxy that terminates TLS name the public origin here.
+// WithAllowedOrigins lets pages of further origins reach this server, beside those
+// that this port has served itself: open WebSockets, make calls by Connect and
+// gRPC-Web and read their answers (CORS), and send requests that may change
+// something, to the program's handlers too. An origin is scheme, host and port as
+// a browser sends them, such as "https://app.example.com". "*" allows all, but by
+// HTTP without cookies and client certificates. Handlers of the program answer
+// CORS for themselves. Behind a proxy that terminates TLS name the public origin
+// here.
 func WithAllowedOrigins(origins ...string) Option {
 	for _, o := range origins {
 		if _, err := parseOrigin(o); err != nil && o != "*" {

@@ -13,22 +13,29 @@ import (
 )
 
 // originPolicy decides which web pages may reach this server across origins
-// (RFC 6454). Browsers let any page open a WebSocket anywhere and send cookies
-// along; the Origin header is the only thing that tells whose page it is.
+// (RFC 6454): by WebSocket here, by HTTP in cors.go. Browsers let any page open a
+// WebSocket anywhere and send cookies along; the Origin header is the only thing
+// that tells whose page it is.
 type originPolicy struct {
 	allowed []string // normalised by parseOrigin, or "*"
+	csrf    *http.CrossOriginProtection
 }
 
 func newOriginPolicy(origins []string) originPolicy {
-	var p originPolicy
+	p := originPolicy{csrf: http.NewCrossOriginProtection()}
 	for _, o := range origins {
 		if norm, err := parseOrigin(o); err == nil {
 			o = norm
+			// What parseOrigin takes this does.
+			_ = p.csrf.AddTrustedOrigin(o)
 		}
 		p.allowed = append(p.allowed, o)
 	}
 	return p
 }
+
+// any tells whether all origins are allowed.
+func (p originPolicy) any() bool { return slices.Contains(p.allowed, "*") }
 
 // check returns nil if the page that sent r may do so: it is of this very
 // origin (scheme, host and port) or of an allowed one, or r comes from a program
@@ -41,7 +48,7 @@ func (p originPolicy) check(r *http.Request) error {
 		}
 		return nil
 	}
-	if slices.Contains(p.allowed, "*") {
+	if p.any() {
 		return nil
 	}
 	origin, err := parseOrigin(values[0])
@@ -54,14 +61,14 @@ func (p originPolicy) check(r *http.Request) error {
 	if slices.Contains(p.allowed, origin) {
 		return nil
 	}
-	return fmt.Errorf("pages of %.200s may not connect here; the server allows that with WithAllowedOrigins(%.200q)", origin, origin)
+	return notAllowed(origin)
 }
 
 // guard lets a request through to next if the policy does, else answers 403.
 func (p originPolicy) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := p.check(r); err != nil {
-			http.Error(w, "403 forbidden: "+err.Error(), http.StatusForbidden)
+			forbid(w, err)
 			return
 		}
 		next.ServeHTTP(w, r)

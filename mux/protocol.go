@@ -16,7 +16,7 @@ type protocol struct {
 // wins. Native gRPC on a connection of its own never gets here.
 func (s *Server) protocols() []protocol {
 	return []protocol{
-		{"connect, grpc-web, grpc", s.web.Match, s.web},
+		{"connect, grpc-web, grpc", s.web.Match, s.origins.cors(s.web)},
 		{"grpc-ws", under("/grpc-ws"), s.websocket(s.calls)},
 		{"handlers", s.hasHandler, s.handlers},
 		{"ws-echo", func(r *http.Request) bool { return r.URL.Path == "/ws" }, s.websocket(http.HandlerFunc(s.sockets.Echo))},

@@ -141,6 +141,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer watchBody(w, r)()
 	r = withIdentity(r)
+	if err := s.origins.checkUnsafe(r); err != nil {
+		forbid(w, err)
+		return
+	}
 	for _, p := range s.table {
 		if p.match(r) {
 			p.handler.ServeHTTP(w, r)

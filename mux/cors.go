@@ -1,0 +1,151 @@
+package mux
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// preflightAge is how long a browser may remember a preflight, in seconds: two
+// hours, the most that Chromium takes.
+const preflightAge = "7200"
+
+// cors lets pages call next, the RPC protocols, as far as the policy says: those of
+// this origin, of an allowed one, and no others. A page of an allowed origin may
+// send any header and cookies, and read all headers of an answer; where "*" allows
+// it, not with cookies (https://fetch.spec.whatwg.org/#http-cors-protocol).
+func (p originPolicy) cors(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("Vary", "Origin")
+		origin := r.Header.Get("Origin")
+		if r.Method == http.MethodOptions && origin != "" && r.Header.Get("Access-Control-Request-Method") != "" {
+			p.preflight(w, r, origin)
+			return
+		}
+		if err := p.checkHost(r); err != nil {
+			forbid(w, err)
+			return
+		}
+		if origin != "" && p.allow(w.Header(), origin) {
+			w = &exposed{ResponseWriter: w}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// allow writes that pages of origin may read the answer, and reports whether they
+// may. Credentials are for origins that the policy names.
+func (p originPolicy) allow(h http.Header, origin string) bool {
+	norm, err := parseOrigin(origin)
+	switch {
+	case err == nil && slices.Contains(p.allowed, norm):
+		h.Set("Access-Control-Allow-Origin", origin)
+		h.Set("Access-Control-Allow-Credentials", "true")
+	case p.any():
+		h.Set("Access-Control-Allow-Origin", "*")
+	default:
+		return false
+	}
+	return true
+}
+
+// preflight answers a browser that asks before it sends a request.
+func (p originPolicy) preflight(w http.ResponseWriter, r *http.Request, origin string) {
+	h := w.Header()
+	h.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
+	if !p.allow(h, origin) {
+		forbid(w, notAllowed(origin))
+		return
+	}
+	h.Set("Access-Control-Allow-Methods", "GET, POST")
+	if names := r.Header["Access-Control-Request-Headers"]; len(names) > 0 {
+		h.Set("Access-Control-Allow-Headers", strings.Join(names, ", "))
+	}
+	h.Set("Access-Control-Max-Age", preflightAge)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// checkUnsafe refuses a request that may change something and that a page of
+// another origin has made, by what the browser tells of it: pages can send some
+// requests anywhere, with the user's cookies. What "*" allows is to come without.
+func (p originPolicy) checkUnsafe(r *http.Request) error {
+	if p.any() && len(r.Header["Cookie"]) == 0 && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0) {
+		return nil
+	}
+	if p.csrf.Check(r) == nil {
+		return nil
+	}
+	if origin := r.Header.Get("Origin"); origin != "" {
+		return notAllowed(origin)
+	}
+	return errors.New("pages of other sites may not do this; the server allows them with WithAllowedOrigins")
+}
+
+// checkHost refuses a call by a page whose name has been pointed at this machine.
+func (p originPolicy) checkHost(r *http.Request) error {
+	origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
+	if origin == "" && site == "" || !rebound(r) || p.any() {
+		return nil
+	}
+	if norm, err := parseOrigin(origin); err == nil && slices.Contains(p.allowed, norm) {
+		return nil
+	}
+	if origin == "" { // of a GET
+		origin = scheme(r) + "://" + r.Host
+	}
+	return notAllowed(origin)
+}
+
+func notAllowed(origin string) error {
+	return fmt.Errorf("pages of %.200s may not connect here; the server allows that with WithAllowedOrigins(%.200q)", origin, origin)
+}
+
+func forbid(w http.ResponseWriter, err error) {
+	w.Header().Set("Vary", "Origin")
+	http.Error(w, "403 forbidden: "+err.Error(), http.StatusForbidden)
+}
+
+// exposed is an answer of which a page of another origin may read all headers:
+// metadata has any names, and a list of names is the only way that holds with
+// credentials.
+type exposed struct {
+	http.ResponseWriter
+	listed bool
+}
+
+// Unwrap is for http.ResponseController.
+func (w *exposed) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *exposed) WriteHeader(code int) {
+	w.list()
+	w.ResponseWriter.WriteHeader(code)
+}
+
+func (w *exposed) Write(p []byte) (int, error) {
+	w.list()
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *exposed) Flush() {
+	w.list()
+	if f, ok := w.ResponseWriter.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+func (w *exposed) list() {
+	if w.listed {
+		return
+	}
+	w.listed = true
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(w.Header())) {
+		if !strings.HasPrefix(name, "Access-Control-") && !strings.HasPrefix(name, http.TrailerPrefix) {
+			names = append(names, name)
+		}
+	}
+	w.Header().Set("Access-Control-Expose-Headers", strings.Join(names, ", "))
+}

@@ -1,0 +1,252 @@
+package mux_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"oneport/mux"
+	pb "oneport/proto/echo"
+	"oneport/services/echo"
+)
+
+const echoPath = "/echo.v1.EchoService/Echo"
+
+// corsServers are one for each policy, with a handler of the program beside the
+// calls. They are used by ServeHTTP alone.
+func corsServers(t *testing.T) map[string]*mux.Server {
+	servers := make(map[string]*mux.Server)
+	for name, opts := range map[string][]mux.Option{
+		"":       nil,
+		"listed": {mux.WithAllowedOrigins("https://app.example.com", "HTTP://Other.Example.com:80")},
+		"any":    {mux.WithAllowedOrigins("*")},
+		"both":   {mux.WithAllowedOrigins("*", "https://app.example.com")},
+	} {
+		s := mux.NewServer(opts...)
+		pb.RegisterEchoServiceServer(s, tellingEcho{})
+		s.Handle("/form", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+		t.Cleanup(func() { s.Close() })
+		servers[name] = s
+	}
+	return servers
+}
+
+// tellingEcho sends metadata with its answer.
+type tellingEcho struct {
+	pb.UnimplementedEchoServiceServer
+}
+
+func (tellingEcho) Echo(ctx context.Context, req *pb.EchoRequest) (*pb.EchoResponse, error) {
+	err := grpc.SetHeader(ctx, metadata.Pairs("x-header", "1"))
+	if err == nil {
+		err = grpc.SetTrailer(ctx, metadata.Pairs("x-trailer", "2"))
+	}
+	return &pb.EchoResponse{Message: req.GetMessage()}, err
+}
+
+func serve(s http.Handler, method, path, body string, header map[string]string) *http.Response {
+	r := httptest.NewRequest(method, "http://example.com"+path, strings.NewReader(body))
+	for k, v := range header {
+		r.Header.Set(k, v)
+	}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	return w.Result()
+}
+
+// A browser asks before a page of another origin may call, and lets it read the
+// answer if the server says so. An origin is never allowed because it asks, unless
+// it comes without credentials.
+func TestCORS(t *testing.T) {
+	const named, wildcard, none = "named", "*", ""
+	servers := corsServers(t)
+	for _, tt := range []struct {
+		server, origin, want string
+	}{
+		{"", "https://app.example.com", none},
+		{"", "null", none},
+		{"listed", "https://app.example.com", named},
+		{"listed", "http://other.example.com", named},
+		{"listed", "http://app.example.com", none},
+		{"listed", "https://app.example.com:8443", none},
+		{"listed", "https://app.example.com.evil.example", none},
+		{"listed", "null", none},
+		{"any", "https://app.example.com", wildcard},
+		{"any", "null", wildcard},
+		{"both", "https://app.example.com", named},
+		{"both", "http://elsewhere.example", wildcard},
+	} {
+		for _, contentType := range []string{"application/json", "application/grpc-web-text"} {
+			name := fmt.Sprintf("%q %s %s", tt.server, tt.origin, contentType)
+			s := servers[tt.server]
+			check := func(what string, res *http.Response) {
+				t.Helper()
+				origin, credentials := res.Header.Get("Access-Control-Allow-Origin"), res.Header.Get("Access-Control-Allow-Credentials")
+				want, wantCredentials := tt.want, ""
+				if want == named {
+					want, wantCredentials = tt.origin, "true"
+				}
+				if origin != want || credentials != wantCredentials {
+					t.Errorf("%s: %s: allowed are %q, credentials %q; want %q, %q", name, what, origin, credentials, want, wantCredentials)
+				}
+				if !slices.Contains(res.Header["Vary"], "Origin") {
+					t.Errorf("%s: %s: Vary is %q, want Origin", name, what, res.Header["Vary"])
+				}
+			}
+			res := serve(s, "OPTIONS", echoPath, "", map[string]string{
+				"Origin": tt.origin, "Access-Control-Request-Method": "POST",
+				"Access-Control-Request-Headers": "content-type,connect-protocol-version,x-key-bin",
+			})
+			check("preflight", res)
+			wantCode, wantHeaders := http.StatusNoContent, "content-type,connect-protocol-version,x-key-bin"
+			if tt.want == none {
+				wantCode, wantHeaders = http.StatusForbidden, ""
+			}
+			if got := res.Header.Get("Access-Control-Allow-Headers"); res.StatusCode != wantCode || got != wantHeaders {
+				t.Errorf("%s: preflight = %s, headers %q, want %d, %q", name, res.Status, got, wantCode, wantHeaders)
+			}
+			if methods := res.Header.Get("Access-Control-Allow-Methods"); (methods == "GET, POST") != (tt.want != none) {
+				t.Errorf("%s: preflight allows the methods %q", name, methods)
+			}
+
+			body := map[string]string{"application/json": "{}", "application/grpc-web-text": "AAAAAAA="}[contentType]
+			res = serve(s, "POST", echoPath, body, map[string]string{
+				"Origin": tt.origin, "Content-Type": contentType, "Sec-Fetch-Site": "cross-site"})
+			check("call", res)
+			exposed := strings.Split(res.Header.Get("Access-Control-Expose-Headers"), ", ")
+			switch {
+			case tt.want == none && res.StatusCode != http.StatusForbidden:
+				t.Errorf("%s: call = %s, want 403", name, res.Status)
+			case tt.want != none && (res.StatusCode != http.StatusOK || !slices.Contains(exposed, "X-Header")):
+				t.Errorf("%s: call = %s, exposes %q, want 200 and X-Header", name, res.Status, exposed)
+			case tt.want != none && contentType == "application/json" && !slices.Contains(exposed, "Trailer-X-Trailer"):
+				t.Errorf("%s: call exposes %q, want Trailer-X-Trailer", name, exposed)
+			}
+		}
+	}
+}
+
+// A request that is refused without a message still says why, readably for the
+// page: a status in the header is what a gRPC-Web client looks for.
+func TestCORSExposesStatus(t *testing.T) {
+	s := corsServers(t)["listed"]
+	res := serve(s, "POST", "/echo.v1.EchoService/Nope", "", map[string]string{
+		"Origin": "https://app.example.com", "Content-Type": "application/grpc-web"})
+	exposed := res.Header.Get("Access-Control-Expose-Headers")
+	if res.Header.Get("Grpc-Status") != "12" || !strings.Contains(exposed, "Grpc-Status") || !strings.Contains(exposed, "Grpc-Message") {
+		t.Errorf("status %q, exposed %q, want 12 and the names of the status", res.Header.Get("Grpc-Status"), exposed)
+	}
+}
+
+// An OPTIONS request that no browser has made is one of a method that calls do not
+// have.
+func TestOptionsIsNoPreflight(t *testing.T) {
+	s := corsServers(t)["listed"]
+	for _, header := range []map[string]string{nil, {"Origin": "https://app.example.com"}, {"Access-Control-Request-Method": "POST"}} {
+		if res := serve(s, "OPTIONS", echoPath, "", header); res.StatusCode != http.StatusMethodNotAllowed || res.Header.Get("Allow") != "GET, POST" {
+			t.Errorf("OPTIONS with %v = %s, Allow %q, want 405 and GET, POST", header, res.Status, res.Header.Get("Allow"))
+		}
+	}
+}
+
+// What a page of another origin can send without a preflight reaches neither calls
+// nor the handlers of the program. "*" lets it, but not with the user's cookies or
+// certificate.
+func TestCSRF(t *testing.T) {
+	servers := corsServers(t)
+	const app, self = "https://app.example.com", "http://example.com"
+	for _, tt := range []struct {
+		server, method, origin, site string
+		cookie, certificate          bool
+		allowed                      bool
+	}{
+		{"", "POST", "", "", true, true, true}, // a program
+		{"", "POST", self, "same-origin", true, false, true},
+		{"", "POST", self, "", true, false, true}, // an older browser
+		{"", "POST", "https://example.com", "same-origin", true, false, true},
+		{"", "POST", app, "cross-site", false, false, false},
+		{"", "POST", app, "same-site", false, false, false},
+		{"", "POST", app, "", false, false, false},
+		{"", "POST", "null", "cross-site", false, false, false},
+		{"", "POST", "", "cross-site", false, false, false},
+		{"", "PUT", app, "cross-site", false, false, false},
+		{"", "GET", app, "cross-site", true, false, true},
+		{"listed", "POST", app, "cross-site", true, true, true},
+		{"listed", "POST", "http://other.example.com", "", true, false, true},
+		{"listed", "POST", "http://elsewhere.example", "cross-site", false, false, false},
+		{"any", "POST", app, "cross-site", false, false, true},
+		{"any", "POST", app, "cross-site", true, false, false},
+		{"any", "POST", app, "cross-site", false, true, false},
+		{"any", "POST", self, "same-origin", true, true, true},
+		{"both", "POST", app, "cross-site", true, true, true},
+	} {
+		r := httptest.NewRequest(tt.method, self+"/form", nil)
+		for name, v := range map[string]string{"Origin": tt.origin, "Sec-Fetch-Site": tt.site} {
+			if v != "" {
+				r.Header.Set(name, v)
+			}
+		}
+		if tt.cookie {
+			r.Header.Set("Cookie", "a=b")
+		}
+		if tt.certificate {
+			r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{}}}
+		}
+		w := httptest.NewRecorder()
+		servers[tt.server].ServeHTTP(w, r)
+		if got := w.Code == http.StatusOK; got != tt.allowed {
+			t.Errorf("%+v = %d %s, want allowed: %v", tt, w.Code, w.Body, tt.allowed)
+		}
+		if text := w.Body.String(); !tt.allowed && !strings.Contains(text, "WithAllowedOrigins") {
+			t.Errorf("%+v: the refusal is %q, want it to name the option", tt, text)
+		}
+	}
+}
+
+// A page whose name somebody has pointed at this machine is of its origin to the
+// browser; its calls are refused all the same.
+func TestCallFromReboundName(t *testing.T) {
+	for _, tt := range []struct {
+		host    string
+		header  map[string]string
+		origins []string
+		want    int
+	}{
+		{"evil.example", map[string]string{"Origin": "http://evil.example:PORT", "Sec-Fetch-Site": "same-origin"}, nil, 403},
+		{"evil.example", map[string]string{"Sec-Fetch-Site": "same-origin"}, nil, 403},
+		{"evil.example", nil, nil, 200}, // a program
+		{"evil.example", map[string]string{"Origin": "http://evil.example:PORT"}, []string{"*"}, 200},
+		{"dev.example", map[string]string{"Origin": "https://dev.example"}, []string{"https://dev.example"}, 200},
+		{"localhost", map[string]string{"Origin": "http://localhost:PORT", "Sec-Fetch-Site": "same-origin"}, nil, 200},
+		{"127.0.0.1", map[string]string{"Origin": "http://127.0.0.1:PORT", "Sec-Fetch-Site": "same-origin"}, nil, 200},
+	} {
+		p := start(t, cleartextOnly, func(s *mux.Server) { echo.Register(s) }, mux.WithAllowedOrigins(tt.origins...))
+		_, number, _ := strings.Cut(p.addr, ":")
+		req, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+p.addr+echoPath, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = tt.host + ":" + number
+		req.Header.Set("Content-Type", "application/json")
+		for k, v := range tt.header {
+			req.Header.Set(k, strings.ReplaceAll(v, "PORT", number))
+		}
+		res, err := p.http(1).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != tt.want {
+			t.Errorf("host %s, %v, allowed %q: %s, want %d", tt.host, tt.header, tt.origins, res.Status, tt.want)
+		}
+	}
+}
