@@ -1,6 +1,7 @@
 package connectrpc
 
 import (
+	"bytes"
 	"encoding/base64"
 	"io"
 	"net/http"
@@ -77,6 +78,9 @@ func (b *textBody) fill() error {
 // decodePieces decodes b, whose length is a multiple of 4, in place and returns
 // the length of the result.
 func decodePieces(b []byte) (int, error) {
+	if bytes.ContainsAny(b, "\r\n") { // which package base64 would skip
+		return 0, errText
+	}
 	size := 0
 	for rest := b; len(rest) > 0; {
 		piece := rest
