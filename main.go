@@ -47,6 +47,9 @@ type flags struct {
 	CertDir  string `default:"certs/dev" placeholder:"DIR" help:"Where the development certificates are kept. Default ${default}."`
 	ClientCA string `name:"client-ca" placeholder:"FILE" help:"Require client certificates issued by a CA in FILE (PEM)."`
 
+	HTTP2       string   `name:"http2" default:"native" enum:"native,shared" help:"An HTTP/2 connection that begins with gRPC: native (carries nothing else) or shared (anything, request by request: for proxies that pool connections). Default ${default}."`
+	AllowOrigin []string `placeholder:"ORIGIN" help:"Let pages of these origins (https://app.example.com, or * for all) make calls and open WebSockets."`
+
 	DrainDelay   time.Duration `default:"5s" help:"After SIGTERM, how long to go on accepting while not ready, for load balancers to notice. SIGINT does not wait. Default ${default}."`
 	DrainTimeout time.Duration `default:"30s" help:"How long calls in flight may take to end after a signal, the delay included. Default ${default}."`
 
@@ -66,6 +69,17 @@ func (f *flags) Validate() error {
 	case f.DrainTimeout <= 0 || f.DrainDelay < 0:
 		return errors.New("--drain-timeout must be above zero and --drain-delay not below it")
 	}
+	return checkOrigins(f.AllowOrigin)
+}
+
+// checkOrigins asks mux, which panics as for any option of a program.
+func checkOrigins(origins []string) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("--allow-origin: %v", v)
+		}
+	}()
+	mux.WithAllowedOrigins(origins...)
 	return nil
 }
 
@@ -101,6 +115,10 @@ func run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int 
 		log.Error(err.Error())
 		return exitRuntime
 	}
+	if f.HTTP2 == "shared" {
+		opts = append(opts, mux.WithSharedHTTP2())
+	}
+	opts = append(opts, mux.WithAllowedOrigins(f.AllowOrigin...))
 	server := mux.NewServer(append(opts, mux.WithLogger(log))...)
 	greeter.Register(server)
 	echo.Register(server)

@@ -231,6 +231,63 @@ func TestTLSModes(t *testing.T) {
 	})
 }
 
+// One HTTP/2 connection that begins with gRPC goes on with a page if it is shared.
+func TestHTTP2Modes(t *testing.T) {
+	for mode, want := range map[string]int{"native": http.StatusUnsupportedMediaType, "shared": http.StatusOK} {
+		p := start(t, "--tls=off", "--http2="+mode)
+		var protocols http.Protocols
+		protocols.SetUnencryptedHTTP2(true)
+		tr := &http.Transport{Protocols: &protocols, MaxConnsPerHost: 1}
+		call, err := http.NewRequest("POST", "http://"+p.addr+"/helloworld.Greeter/SayHello", strings.NewReader("\x00\x00\x00\x00\x00"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		call.Header.Set("Content-Type", "application/grpc")
+		page, err := http.NewRequest("GET", "http://"+p.addr+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			req  *http.Request
+			want int
+		}{{call, http.StatusOK}, {page, want}} {
+			resp, err := tr.RoundTrip(tt.req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode != tt.want {
+				t.Errorf("%s: %s %s = %s, want %d", mode, tt.req.Method, tt.req.URL, resp.Status, tt.want)
+			}
+		}
+		tr.CloseIdleConnections()
+		p.stop(os.Interrupt, 0)
+	}
+}
+
+func TestAllowOrigin(t *testing.T) {
+	p := start(t, "--tls=off", "--allow-origin=https://app.example.com,https://other.example.com")
+	for origin, want := range map[string]string{"https://other.example.com": "https://other.example.com", "https://evil.example": ""} {
+		req, err := http.NewRequest("POST", "http://"+p.addr+"/helloworld.Greeter/SayHello", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Origin", origin)
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := resp.Header.Get("Access-Control-Allow-Origin"); got != want {
+			t.Errorf("a call from %s allows %q, want %q", origin, got, want)
+		}
+	}
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	p.stop(os.Interrupt, 0)
+}
+
 // The files of one program's development certificate serve another as given ones,
 // and its CA as client CA.
 func TestGivenFiles(t *testing.T) {
@@ -268,6 +325,8 @@ func TestExitCodes(t *testing.T) {
 		{"version", []string{"--version"}, 0, "oneport "},
 		{"unknown flag", []string{"--nope"}, 2, "--nope"},
 		{"bad enum", []string{"--tls=maybe"}, 2, "both"},
+		{"bad HTTP/2 mode", []string{"--http2=both"}, 2, "native"},
+		{"bad origin", []string{"--allow-origin=app.example.com"}, 2, "want scheme://host"},
 		{"bad level", []string{"--log-level=loud"}, 2, "loud"},
 		{"argument", []string{"serve"}, 2, "serve"},
 		{"cert without key", []string{"--cert=x"}, 2, "--cert and --key go together"},

@@ -25,6 +25,7 @@ import (
 // has used: as text, or as a page to those who ask for one.
 func TestWelcome(t *testing.T) {
 	clear := []string{"http://ADDR/", "grpcurl -plaintext ADDR list",
+		"curl -H 'Content-Type: application/json' -d '{\"name\":\"you\"}' http://ADDR/helloworld.Greeter/SayHello\n",
 		"ws://ADDR/grpc-ws/helloworld.Greeter/SayHello", "ws://ADDR/ws"}
 	secure := []string{"https://ADDR/", "grpcurl -insecure ADDR list", "wss://ADDR/ws"}
 	always := []string{"-d '{\"name\":\"you\"}' ADDR helloworld.Greeter/SayHello\n", "helloworld.Greeter\n", "echo.v1.EchoService\n"}

@@ -71,6 +71,7 @@ func (s *Server) roads(addr string) []road {
 		}
 		if method != "" {
 			lines = append(lines,
+				fmt.Sprintf("curl %s-H 'Content-Type: application/json' -d '%s' %s://%s/%s", curl, message, http, addr, method),
 				fmt.Sprintf("npx -y wscat@6.1.0 %s-c %s://%s/grpc-ws/%s -x '%s' -w 1", wscat, ws, addr, method, message))
 		}
 		lines = append(lines, fmt.Sprintf("npx -y wscat@6.1.0 %s-c %s://%s/ws -x hello -w 1", wscat, ws, addr))
