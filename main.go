@@ -47,7 +47,7 @@ type flags struct {
 	CertDir  string `default:"certs/dev" placeholder:"DIR" help:"Where the development certificates are kept. Default ${default}."`
 	ClientCA string `name:"client-ca" placeholder:"FILE" help:"Require client certificates issued by a CA in FILE (PEM)."`
 
-	HTTP2       string   `name:"http2" default:"native" enum:"native,shared" help:"An HTTP/2 connection that begins with gRPC: native (carries nothing else) or shared (anything, request by request: for proxies that pool connections). Default ${default}."`
+	HTTP2       string   `name:"http2" env:"ONEPORT_HTTP2" default:"native" enum:"native,shared" help:"An HTTP/2 connection that begins with gRPC: native (carries nothing else) or shared (anything, request by request: for proxies that pool connections). Default ${default}."`
 	AllowOrigin []string `placeholder:"ORIGIN" help:"Let pages of these origins (https://app.example.com, or * for all) make calls and open WebSockets."`
 
 	DrainDelay   time.Duration `default:"5s" help:"After SIGTERM, how long to go on accepting while not ready, for load balancers to notice. SIGINT does not wait. Default ${default}."`

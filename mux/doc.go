@@ -1,8 +1,8 @@
 // Package mux serves one gRPC service to every kind of client on one TCP port.
 //
 // A service registered once answers native gRPC (grpc-go's own transport),
-// gRPC over WebSocket, and a client in the same process, beside the plain HTTP
-// handlers of the program; all of it in cleartext and TLS.
+// Connect, gRPC-Web, gRPC over WebSocket, and a client in the same process, beside
+// the plain HTTP handlers of the program; all of it in cleartext and TLS.
 //
 //	s := mux.NewServer()
 //	helloworld.RegisterGreeterServer(s, greeter)
@@ -16,7 +16,9 @@
 // server each. What is read for that is bounded in bytes and time, and handed on
 // with the bare connection. The split is a hint, made once per connection: the
 // HTTP servers answer every protocol request by request, by the table in
-// protocol.go, since kept-alive and pooled connections mix them.
+// protocol.go, since kept-alive and pooled connections mix them. Only a connection
+// that began with native gRPC carries nothing else, unless [WithSharedHTTP2] gives
+// it to an HTTP server as well.
 //
 // # How a request finds its method
 //
@@ -25,6 +27,12 @@
 // connection, no client stub, no second encoding. Interceptors, stats handlers,
 // the message limit, deadlines and the panic guard hold there for all protocols
 // alike, and for native gRPC by the same values.
+//
+// # What pages may do
+//
+// One policy, the origins of [WithAllowedOrigins] beside the server's own, decides
+// whose pages may open WebSockets, call by HTTP and read the answers (CORS), and
+// send anything that may change something.
 //
 // # What handlers see of the client
 //
