@@ -15,7 +15,7 @@ import (
 const firstRead = 2 << 10
 
 // greeting is what a client that waits for the server gets: a SETTINGS frame, and the acknowledgement of the client's
-// (RFC 9113, section 6.5). More settings follow from the server that takes the connection.
+// (RFC 9113, section 6.5).
 func greeting(settings []http2.Setting) []byte {
 	var b bytes.Buffer
 	fr := http2.NewFramer(&b, nil)
@@ -40,7 +40,7 @@ type Conn struct {
 	kind   Kind
 	reason error // why it is that kind, if not plain
 
-	mayGreet bool  // the client's first SETTINGS were read
+	opening  int   // where the client's first SETTINGS end; 0 until they were read
 	greeted  bool  // greeting was written
 	greetErr error // or was not, or in part
 }
@@ -77,7 +77,7 @@ func (c *Conn) need(n int) error {
 		return errBudget
 	}
 	for len(c.head) < n {
-		if c.mayGreet && !c.greeted {
+		if c.opening > 0 && !c.greeted {
 			c.greeted = true
 			if _, c.greetErr = c.Conn.Write(c.ln.greeting); c.greetErr != nil {
 				return c.greetErr

@@ -31,9 +31,16 @@
 //
 // Many HTTP/2 clients, grpc-go among them, send no request before they have seen the server's SETTINGS, and some not
 // before the acknowledgement of their own. So when the first request has not come with the rest, this package writes
-// both. From then on each side would see one acknowledgement too many: the client's for our SETTINGS, which net/http
-// punishes with PROTOCOL_ERROR, and the server's for the client's. The connection given out by Handoff drops the
-// first acknowledgement in each direction and changes nothing else.
+// both: the greeting. The server that takes the connection then writes them too, which would be one acknowledgement too
+// many on each side: net/http punishes that with PROTOCOL_ERROR. So on the connection given out by Handoff
+//
+//   - the server's own SETTINGS are left out if they say what those of the greeting said, in whatever order. The client's
+//     acknowledgement of the greeting is then the one the server waits for.
+//   - Else the server's SETTINGS go to the client, which acknowledges twice, and its first acknowledgement is left out.
+//   - The server's first acknowledgement is left out.
+//   - The server gets no more than the client's preface and first SETTINGS until it has acknowledged them.
+//
+// Nothing else is changed. Best is therefore a [Config] whose Settings are those of all the servers behind.
 //
 // A client that opens with a good preface and then says nothing is not cut: at the end of the time it is [HTTP2], and
 // the general server, which answers gRPC as well, keeps it for as long as it likes.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/soheilhy/cmux"
-	"golang.org/x/net/http2"
 )
 
 // Handoff takes a connection that a child listener of cmux accepted from its [Listener], and lifts its deadline and
@@ -18,8 +17,8 @@ import (
 //
 // What is returned has, beside the methods of net.Conn,
 //
-//   - NetConn() net.Conn: the accepted connection, once nothing stands between: the bytes looked at were read and the
-//     superfluous acknowledgements were dropped. Before that, an equivalent of the connection itself. So it can always
+//   - NetConn() net.Conn: the accepted connection, once nothing stands between: the bytes looked at were read and what
+//     the early SETTINGS made superfluous was left out. Before that, an equivalent of the connection itself. So it can always
 //     be used in its place, as after a WebSocket handshake.
 //   - TLS() *tls.ConnectionState: the state of the accepted connection, nil in cleartext. It is not called
 //     ConnectionState because net/http looks for that, and then refuses HTTP/2 to a connection that is not a *tls.Conn.
@@ -59,9 +58,9 @@ func (c *Conn) handed() handed {
 	case isTCP && !c.greeted:
 		return &tcpConn{TCPConn: tcp, prefix: c.head}
 	case isTCP:
-		return &tcpAckConn{ackConn: newAckConn(tcp, c.head), tcp: tcp}
+		return &tcpGreetedConn{greetedConn: newGreetedConn(tcp, c.head, c.opening, c.ln.greeting), tcp: tcp}
 	case c.greeted:
-		return newAckConn(c.Conn, c.head)
+		return newGreetedConn(c.Conn, c.head, c.opening, c.ln.greeting)
 	default:
 		return &conn{Conn: c.Conn, prefix: c.head}
 	}
@@ -184,36 +183,3 @@ func (c *tcpConn) NetConn() net.Conn {
 func (c *tcpConn) TLS() *tls.ConnectionState { return nil }
 
 func (c *tcpConn) TCP() *net.TCPConn { return c.TCPConn }
-
-// An ackConn is a conn on which each side gets one SETTINGS acknowledgement less than the other sent.
-type ackConn struct {
-	conn
-	in  ackReader
-	out ackWriter
-}
-
-func newAckConn(nc net.Conn, head []byte) *ackConn {
-	c := &ackConn{conn: conn{Conn: nc, prefix: head}}
-	c.in.src = &c.conn
-	c.in.skip = len(http2.ClientPreface)
-	c.out.dst = nc
-	return c
-}
-
-func (c *ackConn) Read(p []byte) (int, error) { return c.in.Read(p) }
-
-func (c *ackConn) Write(p []byte) (int, error) { return c.out.Write(p) }
-
-func (c *ackConn) NetConn() net.Conn {
-	if !c.in.done.Load() || !c.out.done.Load() {
-		return c
-	}
-	return c.conn.NetConn()
-}
-
-// A tcpAckConn is an ackConn over TCP. It does not embed a *net.TCPConn: some of its methods would write around out.
-type tcpAckConn struct {
-	*ackConn
-	tcp   *net.TCPConn
-	ready readyReader
-}

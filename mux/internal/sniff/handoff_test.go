@@ -78,8 +78,8 @@ func TestHandoffTCP(t *testing.T) {
 var (
 	_ handed = (*conn)(nil)
 	_ handed = (*tcpConn)(nil)
-	_ handed = (*ackConn)(nil)
-	_ handed = (*tcpAckConn)(nil)
+	_ handed = (*greetedConn)(nil)
+	_ handed = (*tcpGreetedConn)(nil)
 
 	_ io.ReaderFrom = (*tcpConn)(nil)
 )
@@ -146,30 +146,50 @@ func TestHandoffSendfile(t *testing.T) {
 	}
 }
 
-// TestHandoffAck checks over TCP what each side of an HTTP/2 connection with early SETTINGS gets.
-func TestHandoffAck(t *testing.T) {
+// What each side of an HTTP/2 connection with early SETTINGS gets over TCP, and when it is bare: if the server announces
+// the same, and if it does not.
+func TestHandoffGreeted(t *testing.T) {
+	other := frames(func(fr *http2.Framer) {
+		fr.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 20})
+	})[len(http2.ClientPreface):]
+	same, ack := greeting(nil)[:9], greeting(nil)[9:]
 	in, settingsEnd := settingsThen("application/json")
-	client, server, bare := handedTCP(t, in, settingsEnd)
-	c := server.(handed)
-	want := withoutAck(in, len(http2.ClientPreface))
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(server, got); !bytes.Equal(got, want) {
-		t.Errorf("server read %x, %v, want %x", got, err, want)
-	}
-	if got := c.NetConn(); got == bare {
-		t.Error("NetConn is bare before the server's acknowledgement was dropped")
-	}
-	bufs := net.Buffers{[]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00"), greeting(nil)[9:], []byte("rest")}
-	if _, err := bufs.WriteTo(server); err != nil {
-		t.Fatal(err)
-	}
-	if got := c.NetConn(); got != bare {
-		t.Errorf("NetConn after both were dropped = %T, want the accepted connection", got)
-	}
-	c.CloseWrite()
-	written, err := io.ReadAll(client)
-	if want := string(greeting(nil)[:9]) + "rest"; string(written) != want || err != nil {
-		t.Errorf("client read %x, %v, want %x", written, err, want)
+	for name, tt := range map[string]struct {
+		announces, arrives, want []byte
+	}{
+		"same":  {same, nil, in},
+		"other": {other, other, withoutAck(in, len(http2.ClientPreface))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, server, bare := handedTCP(t, in, settingsEnd)
+			c := server.(handed)
+			if _, err := server.Write(tt.announces); err != nil {
+				t.Fatal(err)
+			}
+			opening := make([]byte, settingsEnd)
+			if _, err := io.ReadFull(server, opening); err != nil {
+				t.Fatal(err)
+			}
+			if got := c.NetConn(); got == bare {
+				t.Error("NetConn is bare before the server's acknowledgement was left out")
+			}
+			bufs := net.Buffers{ack, []byte("rest")}
+			if _, err := bufs.WriteTo(server); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, len(tt.want)-settingsEnd)
+			if _, err := io.ReadFull(server, got); !bytes.Equal(append(opening, got...), tt.want) {
+				t.Errorf("server read %x, then %x, %v; want %x", opening, got, err, tt.want)
+			}
+			if got := c.NetConn(); got != bare {
+				t.Errorf("NetConn afterwards = %T, want the accepted connection", got)
+			}
+			c.CloseWrite()
+			written, err := io.ReadAll(client)
+			if want := string(tt.arrives) + "rest"; string(written) != want || err != nil {
+				t.Errorf("client read %x, %v, want %x", written, err, want)
+			}
+		})
 	}
 }
 

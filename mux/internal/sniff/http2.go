@@ -63,7 +63,7 @@ func (c *Conn) classifyHTTP2() (Kind, error) {
 			if !ok || f.IsAck() || f.ForeachSetting(http2.Setting.Valid) != nil {
 				return HTTP2, nil
 			}
-			c.mayGreet = true
+			c.opening = src.pos
 			continue
 		}
 		good, ended := true, false

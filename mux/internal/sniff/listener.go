@@ -18,7 +18,9 @@ type Config struct {
 	// Budget is how much of a connection is read and held for the verdict, in bytes. Zero means 32 KiB.
 	Budget int
 	// Settings are announced to an HTTP/2 client that waits to hear from the server before it sends a request. They
-	// should be limits of the servers behind, so that a client knows of them in time. None is right too.
+	// must grant no more than each of the servers behind does, and should be just what those announce: then the client
+	// sees but one SETTINGS frame. Without any the defaults of RFC 9113, section 6.5.2, hold until the server has
+	// announced its own. No setting may be there twice.
 	Settings []http2.Setting
 	// Log gets a line when Accept has to wait and when a matcher panics, and a debug line for a verdict that did not
 	// come from a whole request. Nil means slog.Default().

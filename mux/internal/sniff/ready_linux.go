@@ -20,9 +20,9 @@ func (c *tcpConn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, erro
 	return c.ready.read(c.TCPConn, size, pool)
 }
 
-// ReadOnReady is as on tcpConn, but holds a buffer as long as the acknowledgement has not come.
-func (c *tcpAckConn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) {
-	if len(c.prefix) > 0 || !c.in.done.Load() {
+// ReadOnReady is as on tcpConn, but holds a buffer as long as an acknowledgement may have to be left out.
+func (c *tcpGreetedConn) ReadOnReady(size int, pool mem.BufferPool) (*[]byte, int, error) {
+	if len(c.prefix) > 0 || !c.in.done {
 		return readPooled(c, size, pool)
 	}
 	return c.ready.read(c.tcp, size, pool)

@@ -34,7 +34,7 @@ func (p *poolSpy) Put(*[]byte) {
 
 var (
 	_ readOnReady = (*tcpConn)(nil)
-	_ readOnReady = (*tcpAckConn)(nil)
+	_ readOnReady = (*tcpGreetedConn)(nil)
 )
 
 func TestReadOnReady(t *testing.T) {
@@ -42,18 +42,22 @@ func TestReadOnReady(t *testing.T) {
 		name string
 		in   []byte
 		cut  int
+		own  []byte // SETTINGS of the server
+		want []byte
 	}{
-		{"whole", request("application/grpc"), 0},
-		{"with early SETTINGS", settingsThenRequest, settingsEnd},
+		{"whole", request("application/grpc"), 0, settingsFrame(1), request("application/grpc")},
+		{"with early SETTINGS", settingsThenRequest, settingsEnd, settingsFrame(0), settingsThenRequest},
+		{"with other SETTINGS", settingsThenRequest, settingsEnd, settingsFrame(1),
+			withoutAck(settingsThenRequest, len(http2.ClientPreface))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			client, server, _ := handedTCP(t, tt.in, tt.cut)
+			if _, err := server.Write(append(tt.own, greeting(nil)[9:]...)); err != nil {
+				t.Fatal(err)
+			}
 			r := server.(readOnReady)
 			pool := newPoolSpy()
-			want := tt.in
-			if tt.cut > 0 {
-				want = withoutAck(tt.in, len(http2.ClientPreface))
-			}
+			want := tt.want
 			var got []byte
 			for len(got) < len(want) {
 				buf, n, err := r.ReadOnReady(100, pool)
@@ -111,6 +115,9 @@ func TestReadOnReady(t *testing.T) {
 func TestReadOnReadyAckLate(t *testing.T) {
 	in := request("application/grpc")
 	client, server, _ := handedTCP(t, in, len(in)-1)
+	if _, err := server.Write(append(settingsFrame(1), greeting(nil)[9:]...)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := client.Write(append(greeting(nil)[9:], "more"...)); err != nil {
 		t.Fatal(err)
 	}

@@ -14,31 +14,17 @@ const maxSettings = 128
 
 var errSettings = errors.New("sniff: client sent a SETTINGS frame larger than any in use")
 
-// A settingsCheck looks through the frames of a client, in pieces cut anywhere, for such a frame. grpc-go queues every
-// SETTINGS frame with all that is in it until it has been acknowledged: a client that takes no acknowledgements could
-// make it hold hundreds of megabytes.
-type settingsCheck struct {
-	skip int                  // bytes that pass before the next frame header: preface or payload
-	hdr  [frameHeaderLen]byte // the start of a frame header
-	held int                  // how much of hdr is there
-}
+// A settingsCheck looks through the frames of a client for such a frame. grpc-go queues every SETTINGS frame with all
+// that is in it until it has been acknowledged: a client that takes no acknowledgements could make it hold hundreds of
+// megabytes.
+type settingsCheck struct{ frameScan }
 
 func (s *settingsCheck) check(p []byte) error {
 	for len(p) > 0 {
-		if s.skip > 0 {
-			n := min(s.skip, len(p))
-			s.skip -= n
-			p = p[n:]
-			continue
-		}
-		n := copy(s.hdr[s.held:], p)
+		p = p[s.payload(len(p)):]
+		n, whole := s.header(p)
 		p = p[n:]
-		if s.held += n; s.held < frameHeaderLen {
-			return nil
-		}
-		s.held = 0
-		s.skip = int(s.hdr[0])<<16 | int(s.hdr[1])<<8 | int(s.hdr[2])
-		if http2.FrameType(s.hdr[3]) == http2.FrameSettings && s.skip > maxSettings {
+		if whole && s.isType(http2.FrameSettings) && s.length() > maxSettings {
 			return errSettings
 		}
 	}
@@ -53,7 +39,7 @@ type grpcConn struct {
 
 // newGRPCConn keeps ReadOnReady where c has it.
 func newGRPCConn(c handed) net.Conn {
-	g := grpcConn{handed: c, in: settingsCheck{skip: len(http2.ClientPreface)}}
+	g := grpcConn{handed: c, in: settingsCheck{frameScan{skip: len(http2.ClientPreface)}}}
 	if r, ok := c.(readOnReady); ok {
 		return &grpcReadyConn{grpcConn: g, ready: r}
 	}

@@ -39,7 +39,7 @@ func TestSettingsCheck(t *testing.T) {
 	} {
 		in := bytes.Join(tt.in, nil)
 		for size := 1; size <= len(in); size++ {
-			c := settingsCheck{skip: len(http2.ClientPreface)}
+			c := settingsCheck{frameScan{skip: len(http2.ClientPreface)}}
 			var err error
 			for _, piece := range chunks(in, size) {
 				if err = c.check(piece); err != nil {
@@ -66,6 +66,9 @@ func TestHandoffGRPCSettings(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			client, server, _ := handedTCP(t, tt.in, tt.cut)
+			if _, err := server.Write(greeting(nil)); err != nil {
+				t.Fatal(err)
+			}
 			go client.Write(settingsFrame(22))
 			if _, err := io.Copy(io.Discard, server); !errors.Is(err, errSettings) {
 				t.Errorf("read ended with %v, want %v", err, errSettings)
