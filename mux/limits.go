@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 )
@@ -18,23 +19,47 @@ const (
 	http2IdleTimeout   = 15 * time.Minute
 	readHeaderTimeout  = 5 * time.Second
 	maxHeaderBytes     = 16 << 10
-	maxStreams         = 100 // of one HTTP/2 connection at once
 	pingAfter          = time.Minute
 	pingTimeout        = 20 * time.Second
 	writeStall         = 10 * time.Second
 
-	// What a client may send on, of one stream and of one connection, before
-	// anybody has read it.
-	streamWindow = 256 << 10
-	connWindow   = 1 << 20
+	// What clients of HTTP/2 are told, whichever server they reach.
+	maxStreams    = 100                    // of one connection at once
+	maxFrame      = 16 << 10               // grpc-go knows no other
+	headerTable   = 4 << 10                // likewise
+	maxHeaderList = maxHeaderBytes + 10*32 // what net/http makes of the former
+	streamWindow  = 256 << 10              // what a client may send on, of one stream
+	connWindow    = 1 << 20                // and of one connection, before anybody has read it
 )
+
+// http2Settings is what both servers announce to every client.
+func http2Settings() []http2.Setting {
+	return []http2.Setting{
+		{ID: http2.SettingMaxFrameSize, Val: maxFrame},
+		{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
+		{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderList},
+		{ID: http2.SettingHeaderTableSize, Val: headerTable},
+		{ID: http2.SettingInitialWindowSize, Val: streamWindow},
+	}
+}
+
+// earlySettings is what the split may announce before it knows to which of them
+// the client goes. With options of the program nobody knows what grpc-go will
+// announce, and a client must not be granted what the server then denies it.
+func (s *Server) earlySettings() []http2.Setting {
+	if len(s.cfg.grpcOptions) > 0 && !s.cfg.sharedHTTP2 {
+		return nil
+	}
+	return http2Settings()
+}
 
 // grpcDefaults are the limits of native gRPC; grpc-go's own are without bound
 // for streams and headers, and it keeps dead connections for ever.
 func grpcDefaults() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(maxStreams),
-		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.MaxHeaderListSize(maxHeaderList),
+		grpc.HeaderTableSize(headerTable),
 		// Static: left to itself grpc-go raises the window of every stream to
 		// 16 MiB for a client that is fast enough, also where nobody reads.
 		grpc.StaticStreamWindowSize(streamWindow),
@@ -60,10 +85,14 @@ func (s *Server) newHTTPServer(h http.Handler, idle time.Duration) *http.Server 
 		IdleTimeout:       idle,
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: maxStreams,
-			SendPingTimeout:      pingAfter,
-			PingTimeout:          pingTimeout,
-			WriteByteTimeout:     writeStall,
+			MaxConcurrentStreams:          maxStreams,
+			MaxReadFrameSize:              maxFrame,
+			MaxDecoderHeaderTableSize:     headerTable,
+			MaxReceiveBufferPerStream:     streamWindow,
+			MaxReceiveBufferPerConnection: connWindow,
+			SendPingTimeout:               pingAfter,
+			PingTimeout:                   pingTimeout,
+			WriteByteTimeout:              writeStall,
 		},
 		ConnContext: s.connContext,
 		ConnState:   s.connState,

@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/soheilhy/cmux"
-	"golang.org/x/net/http2"
 
 	"oneport/mux/internal/sniff"
 )
@@ -48,12 +47,9 @@ func newSplit(s *Server, ln net.Listener) *split {
 // add starts a stage of the split on ln.
 func (sp *split) add(ln net.Listener) cmux.CMux {
 	root := sniff.NewListener(ln, sniff.Config{
-		Timeout: sp.s.cfg.sniffTimeout,
-		Settings: []http2.Setting{
-			{ID: http2.SettingMaxConcurrentStreams, Val: maxStreams},
-			{ID: http2.SettingMaxHeaderListSize, Val: maxHeaderBytes},
-		},
-		Log: sp.s.log,
+		Timeout:  sp.s.cfg.sniffTimeout,
+		Settings: sp.s.earlySettings(),
+		Log:      sp.s.log,
 	})
 	m := cmux.New(root)
 	// One connection that fits nowhere must never end the listener, which is
