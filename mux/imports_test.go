@@ -89,6 +89,33 @@ func covers(pattern, path string) bool {
 	return path == prefix || below && strings.HasPrefix(path, prefix+"/")
 }
 
+// TestDependencies lists the modules that a program gets with the library. One more
+// is to be weighed, not to slip in.
+func TestDependencies(t *testing.T) {
+	want := []string{
+		"connectrpc.com/connect/v2",
+		"github.com/gorilla/websocket",
+		"github.com/soheilhy/cmux",
+		"golang.org/x/net",
+		"golang.org/x/sys",
+		"golang.org/x/text",
+		"golang.org/x/time",
+		"google.golang.org/genproto/googleapis/rpc",
+		"google.golang.org/grpc",
+		"google.golang.org/protobuf",
+		"oneport",
+	}
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "oneport/mux").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	got := strings.Fields(string(out))
+	slices.Sort(got)
+	if got = slices.Compact(got); !slices.Equal(got, want) {
+		t.Errorf("oneport/mux depends on\n%q, want\n%q", got, want)
+	}
+}
+
 // TestVersionFloors fails where a dependency is older than the fix of a flaw that
 // can be reached from the network here.
 func TestVersionFloors(t *testing.T) {
