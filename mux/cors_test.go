@@ -12,7 +12,9 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"oneport/mux"
 	pb "oneport/proto/echo"
@@ -46,6 +48,9 @@ type tellingEcho struct {
 }
 
 func (tellingEcho) Echo(ctx context.Context, req *pb.EchoRequest) (*pb.EchoResponse, error) {
+	if req.GetMessage() == "fail" {
+		return nil, status.Error(codes.FailedPrecondition, "failed")
+	}
 	err := grpc.SetHeader(ctx, metadata.Pairs("x-header", "1"))
 	if err == nil {
 		err = grpc.SetTrailer(ctx, metadata.Pairs("x-trailer", "2"))
@@ -135,15 +140,20 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-// A request that is refused without a message still says why, readably for the
-// page: a status in the header is what a gRPC-Web client looks for.
+// An answer without a message has its status in the header, where a gRPC-Web client
+// looks for it.
 func TestCORSExposesStatus(t *testing.T) {
 	s := corsServers(t)["listed"]
-	res := serve(s, "POST", "/echo.v1.EchoService/Nope", "", map[string]string{
-		"Origin": "https://app.example.com", "Content-Type": "application/grpc-web"})
-	exposed := res.Header.Get("Access-Control-Expose-Headers")
-	if res.Header.Get("Grpc-Status") != "12" || !strings.Contains(exposed, "Grpc-Status") || !strings.Contains(exposed, "Grpc-Message") {
-		t.Errorf("status %q, exposed %q, want 12 and the names of the status", res.Header.Get("Grpc-Status"), exposed)
+	for _, tt := range []struct{ path, body, code string }{
+		{"/echo.v1.EchoService/Nope", "", "12"},
+		{echoPath, "\x00\x00\x00\x00\x06\x0a\x04fail", "9"},
+	} {
+		res := serve(s, "POST", tt.path, tt.body, map[string]string{
+			"Origin": "https://app.example.com", "Content-Type": "application/grpc-web"})
+		exposed := res.Header.Get("Access-Control-Expose-Headers")
+		if got := res.Header.Get("Grpc-Status"); got != tt.code || !strings.Contains(exposed, "Grpc-Status") || !strings.Contains(exposed, "Grpc-Message") {
+			t.Errorf("%s: status %q, exposed %q, want %s and the names of the status", tt.path, got, exposed, tt.code)
+		}
 	}
 }
 
