@@ -4,16 +4,19 @@
 //
 // Usage, in the directory of this module:
 //
-//	go run ./gen DIR
+//	go run ./gen [-descriptor_set_out FILE] DIR
 //
 // Every DIR/*/*.proto is compiled, under its name relative to DIR, which is also how one file
-// imports another. Nothing is written unless all of them compile, and nothing is removed.
+// imports another. Nothing is written unless all of them compile, and nothing is removed. With
+// the flag no Go is generated: the compiled files and all that they import go to FILE, as a
+// google.protobuf.FileDescriptorSet, for programs that learn of a service at run time.
 package main
 
 import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -36,18 +39,24 @@ import (
 var plugins = []string{"protoc-gen-go", "protoc-gen-go-grpc"}
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: go run ./gen DIR")
+	set := flag.String("descriptor_set_out", "", "write a FileDescriptorSet to `FILE` and generate nothing")
+	flag.Usage = func() {
+		fmt.Fprintln(os.Stderr, "usage: go run ./gen [-descriptor_set_out FILE] DIR")
+	}
+	flag.Parse()
+	if flag.NArg() != 1 {
+		flag.Usage()
 		os.Exit(2)
 	}
-	if err := run(context.Background(), os.Args[1]); err != nil {
+	if err := run(context.Background(), flag.Arg(0), *set); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-// run generates the Go of every file in dir.
-func run(ctx context.Context, dir string) error {
+// run generates the Go of every file in dir, or writes their descriptors to the file set if it
+// is not "".
+func run(ctx context.Context, dir, set string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return fmt.Errorf("gen: %w", err)
@@ -63,6 +72,9 @@ func run(ctx context.Context, dir string) error {
 	files, err := compile(ctx, dir, names)
 	if err != nil {
 		return err
+	}
+	if set != "" {
+		return writeDescriptors(set, files)
 	}
 	var out []*pluginpb.CodeGeneratorResponse_File
 	for _, p := range plugins {
@@ -135,6 +147,22 @@ func generate(ctx context.Context, plugin string, files linker.Files) ([]*plugin
 		return nil, fmt.Errorf("gen: %s: %s", plugin, res.GetError())
 	}
 	return res.File, nil
+}
+
+// writeDescriptors writes the descriptors of files and of what they import to the file name.
+func writeDescriptors(name string, files linker.Files) error {
+	set := new(descriptorpb.FileDescriptorSet)
+	for _, f := range files {
+		set.File = appendFile(set.File, f)
+	}
+	b, err := proto.Marshal(set)
+	if err == nil {
+		err = os.WriteFile(name, b, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("gen: %w", err)
+	}
+	return nil
 }
 
 // appendFile appends f to list, after the files that it imports, as a plugin expects them,

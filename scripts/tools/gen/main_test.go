@@ -8,6 +8,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/types/descriptorpb"
 )
 
 // write makes a directory that holds files, by name, and returns its path, which ends in "proto".
@@ -62,7 +66,7 @@ message B { string s = 1; }
 `,
 		"a/note.txt": "not ours",
 	})
-	if err := run(t.Context(), dir); err != nil {
+	if err := run(t.Context(), dir, ""); err != nil {
 		t.Fatal(err)
 	}
 	first := read(t, dir)
@@ -74,11 +78,63 @@ message B { string s = 1; }
 		t.Error("the comment of the service is not in a_grpc.pb.go")
 	}
 
-	if err := run(t.Context(), dir); err != nil {
+	if err := run(t.Context(), dir, ""); err != nil {
 		t.Fatal(err)
 	}
 	if second := read(t, dir); !maps.Equal(first, second) {
 		t.Error("a second run gave other files")
+	}
+}
+
+// TestDescriptorSet makes every descriptor from the set alone, as a program would that has
+// nothing else.
+func TestDescriptorSet(t *testing.T) {
+	sources := map[string]string{
+		"a/a.proto": `syntax = "proto3";
+package a;
+import "b/b.proto";
+service S { rpc M(b.B) returns (b.B) { option idempotency_level = NO_SIDE_EFFECTS; } }
+`,
+		"b/b.proto": `syntax = "proto3";
+package b;
+import "google/protobuf/duration.proto";
+message B { google.protobuf.Duration d = 1; }
+`,
+	}
+	dir := write(t, sources)
+	name := filepath.Join(t.TempDir(), "set")
+	if err := run(t.Context(), dir, name); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := new(descriptorpb.FileDescriptorSet)
+	if err := proto.Unmarshal(b, set); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range set.File {
+		names = append(names, f.GetName())
+	}
+	want := []string{"google/protobuf/duration.proto", "b/b.proto", "a/a.proto"}
+	if !slices.Equal(names, want) {
+		t.Errorf("files = %q, want %q: each once, after what it imports", names, want)
+	}
+	files, err := protodesc.NewFiles(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := files.FindDescriptorByName("a.S.M")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Options().(*descriptorpb.MethodOptions).GetIdempotencyLevel(); got != descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
+		t.Errorf("idempotency_level = %v, want NO_SIDE_EFFECTS", got)
+	}
+	if got := read(t, dir); !maps.Equal(got, sources) {
+		t.Errorf("files = %q, want none but the sources", slices.Sorted(maps.Keys(got)))
 	}
 }
 
@@ -100,7 +156,7 @@ func TestRunFaults(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := write(t, tt.files)
-			err := run(t.Context(), dir)
+			err := run(t.Context(), dir, "")
 			if err == nil {
 				t.Fatal("run = nil, want an error")
 			}
