@@ -1,17 +1,19 @@
-// Drives a real Chromium against a running server:
+// Drives a real Chromium against two running servers, given by their ports:
 //
-//   node check.mjs 127.0.0.1:8080
+//   node check.mjs ONEPORT APP
 //
-// The server must serve TLS and cleartext on that port. Everything is done twice,
-// from the welcome page over http and over https, as a web application would.
+// ONEPORT is the command's and APP that of the program in server/. Both must serve TLS
+// and cleartext. Everything is done twice, from pages over http and over https, as a
+// web application would.
+import { isDeepStrictEqual } from 'node:util';
 import { chromium } from 'playwright-core';
+import { checkClients } from './clients.mjs';
 
-const [address] = process.argv.slice(2);
-if (!/:\d+$/.test(address ?? '')) {
-  console.error('usage: node check.mjs HOST:PORT');
+const [port, appPort] = process.argv.slice(2);
+if (!appPort) {
+  console.error('usage: node check.mjs ONEPORT APP');
   process.exit(2);
 }
-const port = address.slice(address.lastIndexOf(':') + 1);
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
@@ -24,7 +26,7 @@ const context = await browser.newContext({ ignoreHTTPSErrors: true });
 let passed = 0;
 let failed = 0;
 
-/** Compares what a step gives with what is wanted; both are plain data. */
+/** Compares what a step gives with what is wanted, both plain data; tells if they agree. */
 async function check(name, want, step) {
   let got;
   try {
@@ -32,12 +34,13 @@ async function check(name, want, step) {
   } catch (err) {
     got = String(err);
   }
-  if (JSON.stringify(got) === JSON.stringify(want)) {
+  if (isDeepStrictEqual(got, want)) {
     passed++;
-    return;
+    return true;
   }
   failed++;
   console.log(`FAIL ${name}\n  got  ${JSON.stringify(got)}\n  want ${JSON.stringify(want)}`);
+  return false;
 }
 
 /**
@@ -174,6 +177,7 @@ async function foreign() {
 await road(`http://localhost:${port}`, `ws://localhost:${port}`, 'http/1.1');
 await road(`https://localhost:${port}`, `wss://localhost:${port}`, 'h2');
 await foreign();
+await checkClients(context, check, appPort);
 await browser.close();
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed === 0 ? 0 : 1);

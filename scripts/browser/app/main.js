@@ -1,0 +1,74 @@
+// What clients.mjs runs in the page: one call by one of the clients, told as plain data.
+import { fromJson } from '@bufbuild/protobuf';
+import { connect, grpcWeb } from './connect.js';
+import { service } from './echo.js';
+import { google } from './grpcweb.js';
+import { nice } from './nice.js';
+
+// A client is a function of the server's address, the method, the request and
+// { metadata, timeoutMs, signal, onHeader, onTrailer, onMessage }, whose promise is
+// rejected with { code, message }. Values of keys in "-bin" are base64 in metadata; a
+// client may give them as bytes.
+const clients = {
+  'connect-web, Connect': connect({ useBinaryFormat: true }),
+  'connect-web, Connect JSON': connect(),
+  'connect-web, Connect GET': connect({ useBinaryFormat: true, useHttpGet: true }),
+  'connect-web, gRPC-Web': grpcWeb(),
+  'connect-web, gRPC-Web JSON': grpcWeb({ useBinaryFormat: false }),
+  'grpc-web, binary': google('binary'),
+  'grpc-web, text': google('text'),
+  'nice-grpc-web': nice,
+};
+
+let controller;
+
+/** Cancels the last call. */
+window.cancel = () => controller.abort();
+
+/**
+ * Makes a call and returns { messages, code, header, trailer } or, if it failed,
+ * { messages, code, error, trailer }. Of header and trailer it keeps what the test
+ * server adds.
+ *
+ * @param request in protobuf's JSON
+ * @param metadata what the client shall send; bytes are in base64
+ * @param cancelAfter the number of messages after which it shall cancel
+ */
+window.call = async (client, base, method, request, { metadata = {}, timeoutMs, cancelAfter } = {}) => {
+  controller = new AbortController();
+  const overdue = setTimeout(() => controller.abort(), 5000); // or it would hold up all others
+  const messages = [];
+  let header = {};
+  let trailer = {};
+  const options = {
+    metadata, timeoutMs, signal: controller.signal,
+    onHeader: (values) => { header = values; },
+    onTrailer: (values) => { trailer = values; },
+    onMessage: ({ message }) => {
+      if (messages.push(message) === cancelAfter) {
+        window.cancel();
+      }
+    },
+  };
+  const descriptor = service.method[method];
+  try {
+    await clients[client](base, descriptor, fromJson(descriptor.input, request), options);
+    return { messages, code: 0, header: added(header, 'test-'), trailer: added(trailer, 'test-') };
+  } catch (err) {
+    // What a client gives as an error's metadata may have the header in it.
+    return { messages, code: err.code, error: err.message, trailer: added(trailer, 'test-trailer') };
+  } finally {
+    clearTimeout(overdue);
+  }
+};
+
+/** The values whose keys begin with prefix; those of bytes as arrays. */
+function added(values, prefix) {
+  return Object.fromEntries(Object.entries(values).filter(([key]) => key.startsWith(prefix))
+    .map(([key, value]) => [key, key.endsWith('-bin') ? bytes(value) : value]));
+}
+
+/** The bytes of a value as a client gives it: as they are, or in base64. */
+function bytes(value) {
+  return typeof value === 'string' ? [...atob(value)].map((c) => c.charCodeAt(0)) : [...value];
+}

@@ -1,0 +1,195 @@
+// Calls the echo service from a page, with clients of Connect and gRPC-Web as they
+// come from npm. What runs in the page is in app/, what answers in server/.
+
+const failure = 'größer als 100 %,\n"so" 😀';
+const negative = 'echo: interval: -1s is negative';
+const exceeded = 'context deadline exceeded'; // the server's words
+const metadata = { 'test-send': 'a b', 'test-send-bin': 'AAH+/w' };
+const returned = (part) => ({ [`test-${part}`]: 'a b', [`test-${part}-bin`]: [0, 1, 254, 255] });
+
+// What each client sends for a unary and for a streaming call, and what it says of a
+// call that it has cancelled.
+const connect = { cancelled: 1, clock: true }; // it ends a call at its deadline itself
+const google = { cancelled: 1, silent: true }; // about a stream that it has cancelled
+const nice = { cancelled: 'AbortError' };
+const clients = {
+  'connect-web, Connect': { ...connect, unary: 'POST application/proto', stream: 'POST application/connect+proto' },
+  'connect-web, Connect JSON': { ...connect, unary: 'POST application/json', stream: 'POST application/connect+json' },
+  'connect-web, Connect GET': { ...connect, unary: 'GET', stream: 'POST application/connect+proto' },
+  'connect-web, gRPC-Web': { ...connect, ...both('application/grpc-web+proto') },
+  'connect-web, gRPC-Web JSON': { ...connect, ...both('application/grpc-web+json') },
+  // In binary it has a message only when it has them all.
+  'grpc-web, binary': { ...google, ...both('application/grpc-web+proto'), late: true },
+  'grpc-web, text': { ...google, ...both('application/grpc-web-text') },
+  'nice-grpc-web': { ...nice, ...both('application/grpc-web+proto') },
+};
+
+function both(type) {
+  return { unary: `POST ${type}`, stream: `POST ${type}` };
+}
+
+const ok = { code: 0, header: {}, trailer: {} };
+const answered = { code: 0, header: returned('header'), trailer: returned('trailer') };
+const endless = { message: 'a', count: 2, interval: '3600s' };
+
+// The columns of the table: two lines of heading, and a step, which returns what came
+// and what should have come, or nothing where there is nothing to do.
+const columns = [
+  ['unary', 'call', async (c) => [
+    await c.observe('echo', { message: 'a' }),
+    { messages: ['a'], ...ok, sent: c.client.unary }]],
+  ['unary', '1 MiB', async (c) => c.client.unary !== 'GET' && [
+    await c.long(1 << 20),
+    { messages: [true], ...ok }]],
+  ['unary', 'metadata', async (c) => [
+    await c.call('echo', { message: 'a' }, { metadata }),
+    { messages: ['a'], ...answered }]],
+  ['unary', 'error', async (c) => [
+    [await c.call('echo', {}, { metadata: { 'test-do': 'fail' } }),
+      await c.call('echo', {}, { metadata: { ...metadata, 'test-do': 'fail' } })],
+    [{ messages: [], code: 9, error: failure, trailer: {} },
+      { messages: [], code: 9, error: failure, trailer: returned('trailer') }]]],
+  ['unary', 'cancel', async (c) => [
+    await c.cancel('echo', {}, { metadata: { 'test-do': 'hang' } }),
+    { messages: [], code: c.client.cancelled }]],
+  ['unary', 'deadline', async (c) => [
+    await c.exceed('echo', {}, { metadata: { 'test-do': 'hang' } }),
+    c.client.clock ? { code: 4 } : { code: 4, error: exceeded }]],
+  ['stream', 'call', async (c) => [
+    await c.observe('expand', { message: 'a', count: 3 }),
+    { messages: ['a', 'a', 'a'], ...ok, sent: c.client.stream }]],
+  ['stream', 'metadata', async (c) => [
+    await c.call('expand', { message: 'a', count: 2 }, { metadata }),
+    { messages: ['a', 'a'], ...answered }]],
+  ['stream', 'error', async (c) => [
+    [await c.call('expand', { interval: '-1s' }),
+      await c.call('expand', { interval: '-1s' }, { metadata })],
+    [{ messages: [], code: 3, error: negative, trailer: {} },
+      { messages: [], code: 3, error: negative, trailer: returned('trailer') }]]],
+  ['stream', 'cancel', async (c) => [
+    await c.cancel('expand', endless, { cancelAfter: c.client.late ? undefined : 1 }),
+    { messages: c.client.late ? [] : ['a'], code: c.client.silent ? 0 : c.client.cancelled }]],
+  ['stream', 'deadline', async (c) => [
+    await c.exceed('expand', endless),
+    c.client.clock ? { code: 4 } : { code: 4, error: exceeded }]],
+];
+
+/** A client in a page, and the server that it is to call. */
+class Caller {
+  constructor(page, name, base) {
+    Object.assign(this, { page, name, client: clients[name], base });
+  }
+
+  call(method, request, options) {
+    return this.page.evaluate((args) => window.call(...args), [this.name, this.base, method, request, options]);
+  }
+
+  /** Echoes a message of n characters, which need not leave the page to be compared. */
+  long(n) {
+    return this.page.evaluate(async ([name, base, n]) => {
+      const message = 'x'.repeat(n);
+      const result = await window.call(name, base, 'echo', { message });
+      return { ...result, messages: result.messages.map((m) => m === message) };
+    }, [this.name, this.base, n]);
+  }
+
+  /** Makes a call and tells what was sent for it as well. */
+  async observe(method, request) {
+    const ours = (sent) => sent.url().startsWith(`${this.base}/echo.v1.EchoService/`);
+    const [sent, result] = await Promise.all([
+      this.page.waitForRequest(ours, { timeout: 5000 }), this.call(method, request)]);
+    return { ...result, sent: [sent.method(), sent.headers()['content-type']].join(' ').trim() };
+  }
+
+  /**
+   * Makes a call and cancels it, once it runs, unless the options say when. The server
+   * must have seen that. How a client puts it into words is its own affair.
+   */
+  async cancel(method, request, options) {
+    const ended = this.call(method, request, options);
+    if (!options.cancelAfter) {
+      await Promise.race([ended, this.running(1)]);
+      await this.page.evaluate(() => window.cancel());
+    }
+    const { messages, code } = await ended;
+    await this.running(0);
+    return { messages, code };
+  }
+
+  /** Makes a call that does not end before its deadline. */
+  async exceed(method, request, options) {
+    const { code, error } = await this.call(method, request, { ...options, timeoutMs: 100 });
+    // A clock in the client may be faster than the server, or not.
+    return this.client.clock ? { code } : { code, error };
+  }
+
+  /** Waits until the server has n calls running. */
+  async running(n) {
+    const end = Date.now() + 5000;
+    for (;;) {
+      const { running } = await (await this.page.request.get(`${this.base}/calls`)).json();
+      if (running === n) {
+        return;
+      }
+      if (Date.now() > end) {
+        throw new Error(`${running} calls run after 5 s, not ${n}`);
+      }
+    }
+  }
+}
+
+/** Plays every column with every client on pages of this port, and prints the table. */
+export async function checkClients(context, check, port) {
+  const table = [];
+  for (const [scheme, version] of [['http', 'http/1.1'], ['https', 'h2']]) {
+    table.push(...await road(context, check, scheme, version, `${scheme}://localhost:${port}`));
+  }
+  print([
+    ['', '', ...columns.map(([group], i) => (group === columns[i - 1]?.[0] ? '' : group))],
+    ['client', 'page', ...columns.map(([, name]) => name)],
+    ...table,
+  ]);
+}
+
+/** Returns the lines of the table for a page of the server at base. */
+async function road(context, check, title, version, base) {
+  const page = await context.newPage();
+  await page.goto(`${base}/app/`);
+  const lines = [];
+  for (const name of Object.keys(clients)) {
+    const caller = new Caller(page, name, base);
+    const line = [name, title];
+    for (const column of columns) {
+      line.push(await cell(check, `${name}, ${title}`, column, caller));
+    }
+    lines.push(line);
+  }
+  await check(`${title}: protocol of the calls`, [version], () => page.evaluate((calls) => [...new Set(
+    performance.getEntriesByType('resource').filter(({ name }) => name.startsWith(calls))
+      .map(({ nextHopProtocol }) => nextHopProtocol).filter((protocol) => protocol !== ''))], // those of cancelled calls
+  `${base}/echo.v1.EchoService/`));
+  await page.close();
+  return lines;
+}
+
+/** Takes the step of a column and returns what the table shall say of it. */
+async function cell(check, row, [group, name, step], caller) {
+  let result;
+  try {
+    result = await step(caller);
+  } catch (err) {
+    result = [String(err), 'no exception'];
+  }
+  if (!result) {
+    return '-';
+  }
+  const [got, want] = result;
+  return await check(`${row}: ${group} ${name}`, want, () => got) ? 'ok' : 'FAIL';
+}
+
+function print(table) {
+  const widths = table[0].map((_, i) => Math.max(...table.map((line) => line[i].length)));
+  for (const line of table) {
+    console.log(line.map((text, i) => text.padEnd(widths[i])).join('  ').trimEnd());
+  }
+}
