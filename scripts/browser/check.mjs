@@ -1,17 +1,18 @@
-// Drives a real Chromium against two running servers, given by their ports:
+// Drives a real Chromium against three running servers, given by their ports:
 //
-//   node check.mjs ONEPORT APP
+//   node check.mjs ONEPORT APP OPEN
 //
-// ONEPORT is the command's and APP that of the program in server/. Both must serve TLS
-// and cleartext. Everything is done twice, from pages over http and over https, as a
-// web application would.
+// ONEPORT is the command's; APP and OPEN are those of the program in server/, of which
+// the second allows http://127.0.0.1:APP and https://127.0.0.1:APP. All serve TLS and
+// cleartext. Everything is done twice, from pages over http and over https, as a web
+// application would.
 import { isDeepStrictEqual } from 'node:util';
 import { chromium } from 'playwright-core';
 import { checkClients } from './clients.mjs';
 
-const [port, appPort] = process.argv.slice(2);
-if (!appPort) {
-  console.error('usage: node check.mjs ONEPORT APP');
+const [port, appPort, openPort] = process.argv.slice(2);
+if (!openPort) {
+  console.error('usage: node check.mjs ONEPORT APP OPEN');
   process.exit(2);
 }
 
@@ -177,7 +178,7 @@ async function foreign() {
 await road(`http://localhost:${port}`, `ws://localhost:${port}`, 'http/1.1');
 await road(`https://localhost:${port}`, `wss://localhost:${port}`, 'h2');
 await foreign();
-await checkClients(context, check, appPort);
+await checkClients(context, check, appPort, openPort);
 await browser.close();
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed === 0 ? 0 : 1);

@@ -16,6 +16,7 @@ const clients = {
   'connect-web, Connect': { ...connect, unary: 'POST application/proto', stream: 'POST application/connect+proto' },
   'connect-web, Connect JSON': { ...connect, unary: 'POST application/json', stream: 'POST application/connect+json' },
   'connect-web, Connect GET': { ...connect, unary: 'GET', stream: 'POST application/connect+proto' },
+  'connect-web, credentials': { ...connect, unary: 'POST application/json', stream: 'POST application/connect+json' },
   'connect-web, gRPC-Web': { ...connect, ...both('application/grpc-web+proto') },
   'connect-web, gRPC-Web JSON': { ...connect, ...both('application/grpc-web+json') },
   // In binary it has a message only when it has them all.
@@ -72,12 +73,16 @@ const columns = [
   ['stream', 'deadline', async (c) => [
     await c.exceed('expand', endless),
     c.client.clock ? { code: 4 } : { code: 4, error: exceeded }]],
+  ['origin', 'refused', async (c) => c.closed && [
+    await c.refuse('echo', { message: 'a' }),
+    // A GET changes nothing, so it needs no permission; only the answer is withheld.
+    { messages: [], code: 2, started: c.client.unary === 'GET' ? 1 : 0 }]],
 ];
 
 /** A client in a page, and the server that it is to call. */
 class Caller {
-  constructor(page, name, base) {
-    Object.assign(this, { page, name, client: clients[name], base });
+  constructor(page, name, base, closed) {
+    Object.assign(this, { page, name, client: clients[name], base, closed });
   }
 
   call(method, request, options) {
@@ -123,11 +128,19 @@ class Caller {
     return this.client.clock ? { code } : { code, error };
   }
 
+  /** Calls the server that does not allow it, and tells how many calls it has started. */
+  async refuse(method, request) {
+    const before = await calls(this.page, this.closed);
+    const { messages, code } = await new Caller(this.page, this.name, this.closed).call(method, request);
+    const after = await calls(this.page, this.closed);
+    return { messages, code, started: after.started - before.started };
+  }
+
   /** Waits until the server has n calls running. */
   async running(n) {
     const end = Date.now() + 5000;
     for (;;) {
-      const { running } = await (await this.page.request.get(`${this.base}/calls`)).json();
+      const { running } = await calls(this.page, this.base);
       if (running === n) {
         return;
       }
@@ -138,11 +151,26 @@ class Caller {
   }
 }
 
-/** Plays every column with every client on pages of this port, and prints the table. */
-export async function checkClients(context, check, port) {
+/** The numbers of calls that a server has started and that are running. */
+async function calls(page, base) {
+  return (await page.request.get(`${base}/calls`)).json();
+}
+
+/**
+ * Plays every column with every client, on pages of the service's own port and on
+ * pages of an origin that it allows, and prints the table.
+ *
+ * @param port where the pages are, and a service that allows only their own origin
+ * @param openPort where the same service is, but allows http[s]://127.0.0.1:port
+ */
+export async function checkClients(context, check, port, openPort) {
   const table = [];
   for (const [scheme, version] of [['http', 'http/1.1'], ['https', 'h2']]) {
-    table.push(...await road(context, check, scheme, version, `${scheme}://localhost:${port}`));
+    const own = `${scheme}://localhost:${port}`;
+    table.push(...await road(context, check, scheme, version, own, own));
+    // To a browser an address is another site than the name that stands for it.
+    table.push(...await road(context, check, `${scheme}, other origin`, version,
+      `${scheme}://127.0.0.1:${port}`, `${scheme}://localhost:${openPort}`, own));
   }
   print([
     ['', '', ...columns.map(([group], i) => (group === columns[i - 1]?.[0] ? '' : group))],
@@ -151,23 +179,25 @@ export async function checkClients(context, check, port) {
   ]);
 }
 
-/** Returns the lines of the table for a page of the server at base. */
-async function road(context, check, title, version, base) {
+/** Returns the lines of the table for a page of this origin. */
+async function road(context, check, title, version, origin, base, closed) {
   const page = await context.newPage();
-  await page.goto(`${base}/app/`);
+  await page.goto(`${origin}/app/`);
   const lines = [];
   for (const name of Object.keys(clients)) {
-    const caller = new Caller(page, name, base);
+    const caller = new Caller(page, name, base, closed);
     const line = [name, title];
     for (const column of columns) {
       line.push(await cell(check, `${name}, ${title}`, column, caller));
     }
     lines.push(line);
   }
-  await check(`${title}: protocol of the calls`, [version], () => page.evaluate((calls) => [...new Set(
-    performance.getEntriesByType('resource').filter(({ name }) => name.startsWith(calls))
-      .map(({ nextHopProtocol }) => nextHopProtocol).filter((protocol) => protocol !== ''))], // those of cancelled calls
-  `${base}/echo.v1.EchoService/`));
+  if (origin === base) { // of another origin a page is not told
+    await check(`${title}: protocol of the calls`, [version], () => page.evaluate((calls) => [...new Set(
+      performance.getEntriesByType('resource').filter(({ name }) => name.startsWith(calls))
+        .map(({ nextHopProtocol }) => nextHopProtocol).filter((protocol) => protocol !== ''))], // those of cancelled calls
+    `${base}/echo.v1.EchoService/`));
+  }
   await page.close();
   return lines;
 }

@@ -13,6 +13,7 @@ const clients = {
   'connect-web, Connect': connect({ useBinaryFormat: true }),
   'connect-web, Connect JSON': connect(),
   'connect-web, Connect GET': connect({ useBinaryFormat: true, useHttpGet: true }),
+  'connect-web, credentials': connect({ fetch: (url, init) => fetch(url, { ...init, credentials: 'include' }) }),
   'connect-web, gRPC-Web': grpcWeb(),
   'connect-web, gRPC-Web JSON': grpcWeb({ useBinaryFormat: false }),
   'grpc-web, binary': google('binary'),

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,20 +37,27 @@ func main() {
 	addrFile := flag.String("addr-file", "", "write the address to `FILE`")
 	certDir := flag.String("cert-dir", "", "keep the development certificate in `DIR`")
 	app := flag.String("app", "", "serve the files of `DIR` at /app/")
+	origins := flag.String("origins", "", "allow the pages of these `ORIGINS`, separated by commas")
 	flag.Parse()
-	if err := run(*addrFile, *certDir, *app); err != nil {
+	if err := run(*addrFile, *certDir, *app, *origins); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(addrFile, certDir, app string) error {
+func run(addrFile, certDir, app, origins string) error {
 	cfg, err := certs.Dev(certDir)
 	if err != nil {
 		return err
 	}
 	var calls counter
-	s := mux.NewServer(mux.WithTLSConfig(cfg), mux.WithCleartext(),
-		mux.WithUnaryInterceptor(calls.unary), mux.WithStreamInterceptor(calls.stream))
+	opts := []mux.Option{
+		mux.WithTLSConfig(cfg), mux.WithCleartext(),
+		mux.WithUnaryInterceptor(calls.unary), mux.WithStreamInterceptor(calls.stream),
+	}
+	if origins != "" {
+		opts = append(opts, mux.WithAllowedOrigins(strings.Split(origins, ",")...))
+	}
+	s := mux.NewServer(opts...)
 	echo.Register(s)
 	s.Handle("/app/", http.StripPrefix("/app/", http.FileServer(http.Dir(app))))
 	s.Handle("/calls", &calls)
@@ -75,18 +83,19 @@ func run(addrFile, certDir, app string) error {
 	}
 }
 
-// counter counts the calls that run, and does to them what [test] says.
+// counter counts calls, and does to them what [test] says.
 type counter struct {
-	running atomic.Int64
+	started, running atomic.Int64
 }
 
-// ServeHTTP tells the number as JSON.
+// ServeHTTP tells the numbers as JSON.
 func (c *counter) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(map[string]int64{"running": c.running.Load()})
+	json.NewEncoder(w).Encode(map[string]int64{"started": c.started.Load(), "running": c.running.Load()})
 }
 
 func (c *counter) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	c.started.Add(1)
 	c.running.Add(1)
 	defer c.running.Add(-1)
 	if err := test(ctx); err != nil {
@@ -96,6 +105,7 @@ func (c *counter) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, n
 }
 
 func (c *counter) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	c.started.Add(1)
 	c.running.Add(1)
 	defer c.running.Add(-1)
 	if err := test(stream.Context()); err != nil {
