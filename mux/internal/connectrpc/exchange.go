@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/peer"
@@ -65,10 +66,11 @@ type body struct {
 	src        io.ReadCloser
 	maxMessage int // zero: there are no envelopes
 
-	prefix [5]byte // of an envelope: flags and length ("Delimited-Message" in PROTOCOL-HTTP2.md)
-	have   int     // how much of prefix has come
-	left   int64   // how much of the message after it has not
-	err    error   // once an envelope was too large
+	prefix [5]byte     // of an envelope: flags and length ("Delimited-Message" in PROTOCOL-HTTP2.md)
+	have   int         // how much of prefix has come
+	left   int64       // how much of the message after it has not
+	err    error       // once an envelope was too large
+	ended  atomic.Bool // src has been read to its end
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -76,6 +78,9 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	n, err := b.src.Read(p)
+	if err == io.EOF {
+		b.ended.Store(true)
+	}
 	if b.maxMessage == 0 {
 		return n, err
 	}

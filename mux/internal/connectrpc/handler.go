@@ -122,7 +122,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && m.ClientStreams {
 		// Else net/http would take the rest of the requests away with the first
 		// answer. A server that cannot do it serves one direction after the other.
-		_ = x.http.EnableFullDuplex()
+		if x.http.EnableFullDuplex() == nil {
+			out.duplex = x.body
+			defer out.start() // where nothing was written, net/http does so after this
+		}
 		// connecthttp refuses a bidi-streaming method over HTTP/1.
 		r.ProtoMajor, r.ProtoMinor = 2, 0
 	}

@@ -12,6 +12,20 @@ type response struct {
 	method   *rpc.Method
 	protocol protocol
 	wrote    bool // of the body
+
+	duplex  *body // of an HTTP/1 request that is read while this is written; else nil
+	started bool  // the header goes out
+}
+
+// start is called before the header goes out. While there is more to read of an
+// HTTP/1 request, the connection must end with the call: net/http would read the
+// rest after the handler, and having done so panics (https://go.dev/issue/68560) or
+// having failed takes what comes then for the next request.
+func (w *response) start() {
+	if !w.started && w.duplex != nil && !w.duplex.ended.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	w.started = true
 }
 
 // Unwrap is for http.ResponseController.
@@ -20,6 +34,7 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // WriteHeader gives a reason where connecthttp has none: it answers a request that
 // is not a call with a bare code, and no call with one of these.
 func (w *response) WriteHeader(code int) {
+	w.start()
 	switch code {
 	case http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType:
 		http.Error(w.ResponseWriter, usage(w.method), code)
@@ -29,6 +44,7 @@ func (w *response) WriteHeader(code int) {
 }
 
 func (w *response) Write(p []byte) (int, error) {
+	w.start()
 	w.wrote = true
 	return w.ResponseWriter.Write(p)
 }
@@ -41,6 +57,7 @@ func (w *response) Flush() {
 	if w.method.Unary() && (w.wrote || w.protocol != grpc) {
 		return
 	}
+	w.start()
 	if f, ok := w.ResponseWriter.(http.Flusher); ok {
 		f.Flush()
 	}
