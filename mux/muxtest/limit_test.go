@@ -20,7 +20,7 @@ func (r road) text(t *testing.T, n int) string {
 	t.Helper()
 	size := func(text string) int {
 		m := &pb.EchoRequest{Message: text}
-		if !r.json() {
+		if !r.json {
 			return proto.Size(m)
 		}
 		b, err := marshalJSON(m)

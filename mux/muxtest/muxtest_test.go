@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/gorilla/websocket"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -143,15 +144,17 @@ func TestRun(t *testing.T) {
 			t.Error(err)
 		}
 		// net/http gives the date, grpc-go's own transport does not.
-		if shared := len(header["date"]) > 0; shared != strings.Contains(t.Name(), "shared") {
-			t.Errorf("answered by net/http: %v", shared)
+		native := strings.HasPrefix(t.Name(), "TestRun/grpc") && !strings.Contains(t.Name(), "web")
+		if http := len(header["date"]) > 0; http != (!native && !strings.HasSuffix(t.Name(), "in-process")) {
+			t.Errorf("answered by net/http: %v", http)
 		}
 		large := &pb.EchoRequest{Message: strings.Repeat("x", 100)}
 		if _, err := pb.NewEchoServiceClient(cc).Echo(t.Context(), large); status.Code(err) != codes.ResourceExhausted {
 			t.Errorf("a message above the limit = %v, want ResourceExhausted: the option is lost", err)
 		}
 	}, mux.WithMaxMessageBytes(50))
-	want := []string{"grpc", "grpc-tls", "shared-http2", "shared-http2-tls", "in-process"}
+	want := []string{"grpc", "grpc-tls", "shared-http2", "shared-http2-tls",
+		"connect", "connect-tls", "connect-json", "grpc-web", "grpc-web-tls", "in-process"}
 	if !slices.Equal(roads, want) || registered != len(want) {
 		t.Errorf("Run took the roads %q with %d servers, want %q and one each", roads, registered, want)
 	}
@@ -175,6 +178,7 @@ func TestEnd(t *testing.T) {
 		inProcess, cancel := context.WithCancel(t.Context())
 		for cc, ctx := range map[grpc.ClientConnInterface]context.Context{
 			native: context.Background(), s.GRPCTLS(): context.Background(), s.Conn(): inProcess,
+			s.Connect(s.HTTP2()): context.Background(), s.ConnectTLS(s.HTTP2(), connecthttp.WithGRPCWeb()): context.Background(),
 		} {
 			if _, err := pb.NewEchoServiceClient(cc).Converse(ctx); err != nil {
 				t.Fatal(err)
@@ -195,8 +199,8 @@ func TestEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if n := running.Load(); n != 5 {
-			t.Errorf("%d handlers run, want 5", n)
+		if n := running.Load(); n != 7 {
+			t.Errorf("%d handlers run, want 7", n)
 		}
 		cancel()
 		start := time.Now()

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"connectrpc.com/connect/v2/connecthttp"
 	"google.golang.org/grpc"
 
 	"oneport/mux"
@@ -20,6 +21,17 @@ var roads = []struct {
 	{"grpc-tls", nil, secure},
 	{"shared-http2", []mux.Option{mux.WithSharedHTTP2()}, cleartext},
 	{"shared-http2-tls", []mux.Option{mux.WithSharedHTTP2()}, secure},
+	{"connect", nil, func(s *Server) grpc.ClientConnInterface { return s.Connect(s.HTTP2()) }},
+	{"connect-tls", nil, func(s *Server) grpc.ClientConnInterface { return s.ConnectTLS(s.HTTP2()) }},
+	{"connect-json", nil, func(s *Server) grpc.ClientConnInterface {
+		return s.Connect(s.HTTP2(), connecthttp.WithProtoJSON())
+	}},
+	{"grpc-web", nil, func(s *Server) grpc.ClientConnInterface {
+		return s.Connect(s.HTTP2(), connecthttp.WithGRPCWeb())
+	}},
+	{"grpc-web-tls", nil, func(s *Server) grpc.ClientConnInterface {
+		return s.ConnectTLS(s.HTTP2(), connecthttp.WithGRPCWeb())
+	}},
 	{"in-process", nil, func(s *Server) grpc.ClientConnInterface { return s.Conn() }},
 }
 
@@ -28,8 +40,11 @@ func secure(s *Server) grpc.ClientConnInterface    { return s.GRPCTLS() }
 
 // Run runs f as a subtest for each road to a method that a generated stub can
 // take: native gRPC in cleartext ("grpc") and TLS ("grpc-tls"), the same with
-// mux.WithSharedHTTP2 ("shared-http2", "shared-http2-tls"), and the client in
-// process ("in-process"). What f asserts then holds whichever way a call comes.
+// mux.WithSharedHTTP2 ("shared-http2", "shared-http2-tls"), Connect ("connect",
+// "connect-tls", "connect-json") and gRPC-Web ("grpc-web", "grpc-web-tls") over
+// HTTP/2, and the client in process ("in-process"). What f asserts then holds
+// whichever way a call comes. HTTP/1.1 is not among them, since there the handler
+// of a stream learns that its client has gone only while it reads or writes.
 //
 // Each subtest has a server of its own, made by New with register and opts, and
 // runs in a bubble of its own. So register makes what the handlers use, rather

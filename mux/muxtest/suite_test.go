@@ -3,9 +3,11 @@ package muxtest_test
 import (
 	"context"
 	"io"
+	"slices"
 	"testing"
 	"testing/synctest"
 
+	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/gorilla/websocket"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -26,11 +28,10 @@ type road struct {
 	secure  bool // over TLS
 	local   bool // in this process: no connection, no host name, no user agent
 	socket  bool // WebSocket, one method each
+	json    bool // messages are encoded so
 	message int  // of a socket, the kind of its messages
+	http    int  // version of HTTP of one of the web's protocols
 }
-
-// json tells whether messages are encoded so.
-func (r road) json() bool { return r.message == websocket.TextMessage }
 
 var (
 	native  = road{name: "grpc", connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPC() }}
@@ -41,18 +42,30 @@ var (
 		socketRoad("wss-binary", websocket.BinaryMessage, true),
 		socketRoad("wss-json", websocket.TextMessage, true),
 	}
-	connections = append([]road{
+	// Every protocol over HTTP/1.1, HTTP/2 and TLS, which do not depend on each
+	// other: so not in every combination.
+	web = []road{
+		webRoad("connect-http1", 1, false),
+		webRoad("connect-gzip-http2-tls", 2, true, connecthttp.WithSendGzip()),
+		webRoad("connect-json-http1-tls", 1, true, connecthttp.WithProtoJSON()),
+		webRoad("connect-json-http2", 2, false, connecthttp.WithProtoJSON()),
+		webRoad("grpc-web-http1", 1, false, connecthttp.WithGRPCWeb()),
+		webRoad("grpc-web-gzip-http2-tls", 2, true, connecthttp.WithGRPCWeb(), connecthttp.WithSendGzip()),
+		webRoad("grpc-web-text-http1-tls", 1, true, connecthttp.WithGRPCWeb()),
+		webRoad("grpc-web-text-http2", 2, false, connecthttp.WithGRPCWeb()),
+	}
+	connections = slices.Concat([]road{
 		native,
 		{name: "grpc-tls", secure: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
 		{name: "shared-http2", connect: native.connect, options: []mux.Option{mux.WithSharedHTTP2()}},
 		{name: "shared-http2-tls", secure: true, options: []mux.Option{mux.WithSharedHTTP2()},
 			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
-	}, sockets...)
+	}, web, sockets)
 	everywhere = append([]road{inside}, connections...)
 )
 
 func socketRoad(name string, message int, secure bool) road {
-	return road{name: name, socket: true, message: message, secure: secure,
+	return road{name: name, socket: true, message: message, json: message == websocket.TextMessage, secure: secure,
 		connect: func(s *muxtest.Server) grpc.ClientConnInterface {
 			return &socketConn{server: s, message: message, secure: secure}
 		}}
