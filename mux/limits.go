@@ -1,7 +1,9 @@
 package mux
 
 import (
+	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -94,6 +96,9 @@ func (s *Server) newHTTPServer(h http.Handler, idle time.Duration) *http.Server 
 			PingTimeout:                   pingTimeout,
 			WriteByteTimeout:              writeStall,
 		},
+		// Else a handler over HTTP/1 that does not read when Close comes never
+		// learns that its connection has ended.
+		BaseContext: func(net.Listener) context.Context { return s.cut },
 		ConnContext: s.connContext,
 		ConnState:   s.connState,
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),

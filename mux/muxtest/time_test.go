@@ -3,6 +3,7 @@ package muxtest_test
 import (
 	"context"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -222,6 +223,38 @@ func TestShutdownWaitsForCall(t *testing.T) {
 		}
 		if got := <-down; got < d || got > d+2*time.Second {
 			t.Errorf("Shutdown returned after %v, want about %v", got, d)
+		}
+	})
+}
+
+// Close ends every call at once, also of a handler that neither reads nor writes.
+func TestCloseEndsCalls(t *testing.T) {
+	on(t, everywhere, func(t *testing.T, r road) {
+		var ended atomic.Int32
+		wait := func(ctx context.Context) error {
+			<-ctx.Done()
+			ended.Add(1)
+			return nil
+		}
+		c := r.to(t, service{
+			expand: func(_ *pb.ExpandRequest, stream grpc.ServerStreamingServer[pb.ExpandResponse]) error {
+				return wait(stream.Context())
+			},
+			converse: func(stream grpc.BidiStreamingServer[pb.ConverseRequest, pb.ConverseResponse]) error {
+				return wait(stream.Context())
+			},
+		})
+		if _, err := c.Expand(t.Context(), &pb.ExpandRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Converse(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		c.server.Close()
+		synctest.Wait()
+		if n := ended.Load(); n != 2 {
+			t.Errorf("the contexts of %d handlers have ended, want 2", n)
 		}
 	})
 }
