@@ -108,7 +108,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		st := status.Convert(err)
-		_ = h.unknown.Write(w, r, connectError(st, p)) // the client has gone, if anything
+		_ = h.unknown.Write(notFound{w}, r, connectError(st, p)) // the client has gone, if anything
 		return
 	}
 	out := &response{ResponseWriter: w, method: m, protocol: p}

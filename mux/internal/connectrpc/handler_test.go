@@ -136,14 +136,14 @@ func TestRefusals(t *testing.T) {
 		{request(1, "POST", "/nope", "application/grpc", ""), 505, "HTTP/2"},
 		{request(1, "GET", echoPath+"?encoding=json", "", ""), 400, "message"},
 		{request(1, "GET", echoPath+"?encoding=json&message={}&connect=v2", "", ""), 400, "v1"},
-		{request(1, "POST", "/echo.v1.EchoService/Nope", "application/json", "{}"), 501, "unknown method Nope"},
+		{request(1, "POST", "/echo.v1.EchoService/Nope", "application/json", "{}"), 404, "unknown method Nope"},
 		{request(1, "POST", echoPath, "application/json", `{"message":1}`), 400, "invalid_argument"},
 		{request(1, "POST", echoPath, "application/proto", "\xff"), 400, "invalid_argument"},
 		// A path is what it says, not what somebody might make of it.
-		{request(1, "POST", "/echo.v1.EchoService%2FEcho", "application/json", "{}"), 501, "unimplemented"},
-		{request(1, "POST", "/echo.v1.EchoService/%45cho", "application/json", "{}"), 501, "unimplemented"},
-		{request(1, "POST", "//echo.v1.EchoService/Echo", "application/json", "{}"), 501, "unimplemented"},
-		{request(1, "POST", echoPath+"/", "application/json", "{}"), 501, "unimplemented"},
+		{request(1, "POST", "/echo.v1.EchoService%2FEcho", "application/json", "{}"), 404, "unimplemented"},
+		{request(1, "POST", "/echo.v1.EchoService/%45cho", "application/json", "{}"), 404, "unimplemented"},
+		{request(1, "POST", "//echo.v1.EchoService/Echo", "application/json", "{}"), 404, "unimplemented"},
+		{request(1, "POST", echoPath+"/", "application/json", "{}"), 404, "unimplemented"},
 	} {
 		res := serve(h, tt.r)
 		if got := text(t, res); res.StatusCode != tt.code || !strings.Contains(got, tt.want) {

@@ -62,3 +62,15 @@ func (w *response) Flush() {
 		f.Flush()
 	}
 }
+
+// notFound is an answer that there is no such method. In unary Connect that is 404,
+// and 501 only for a method that is there and not implemented, which the ErrorWriter
+// cannot tell apart ("Error Codes" in the Connect protocol).
+type notFound struct{ http.ResponseWriter }
+
+func (w notFound) WriteHeader(code int) {
+	if code == http.StatusNotImplemented {
+		code = http.StatusNotFound
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
