@@ -1,3 +1,4 @@
-// Package conformance has the tests that drive a mux.Server with the interop cases of
-// grpc-go. The Connect conformance suite has a runner of its own; ./run runs both.
+// Package conformance has the tests that drive a mux.Server with the suites of
+// others: grpc-go's interop cases and h2spec. The Connect conformance suite has a
+// runner of its own; ./run runs all three.
 package conformance
