@@ -49,6 +49,7 @@ func (sp *split) add(ln net.Listener) cmux.CMux {
 	root := sniff.NewListener(ln, sniff.Config{
 		Timeout:  sp.s.cfg.sniffTimeout,
 		Settings: sp.s.earlySettings(),
+		Foreign:  sp.s.foreign.note,
 		Log:      sp.s.log,
 	})
 	m := cmux.New(root)

@@ -126,8 +126,9 @@ func WithSniffTimeout(d time.Duration) Option {
 // WithSharedHTTP2 gives all HTTP/2 connections to the HTTP server, which looks
 // at every request for itself. It is for use behind proxies that pool
 // connections and so mix gRPC with other requests on one of them (Envoy, Cloud
-// Run, ALB); without it a connection that began with gRPC carries nothing else.
-// gRPC calls cost more CPU this way.
+// Run, ALB); without it a connection that began with gRPC carries nothing else,
+// and the server warns, once, when something else was refused on one. gRPC calls
+// cost more CPU this way.
 func WithSharedHTTP2() Option {
 	return func(c *config) { c.sharedHTTP2 = true }
 }

@@ -49,6 +49,7 @@ type Server struct {
 	arriving arrivals
 	conns    connStats
 	between  between
+	foreign  foreignRequests
 
 	mu     sync.Mutex
 	state  state               // guarded by mu
@@ -96,6 +97,7 @@ func NewServer(opts ...Option) *Server {
 		conns:    connStats{handlers: cfg.rpc.StatsHandlers},
 		splits:   make(map[*split]struct{}),
 		closed:   make(chan struct{}),
+		foreign:  foreignRequests{log: cfg.log},
 	}
 	s.conn = rpc.NewConn(s.reg)
 	s.cut, s.cutNow = context.WithCancel(context.Background())

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 
 	"oneport/mux"
@@ -24,7 +25,9 @@ type http2Conn struct {
 }
 
 func newHTTP2Conn(t testing.TB, c net.Conn) *http2Conn {
-	return &http2Conn{t: t, Conn: c, Framer: http2.NewFramer(c, c), window: 1<<16 - 1}
+	fr := http2.NewFramer(c, c)
+	fr.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
+	return &http2Conn{t: t, Conn: c, Framer: fr, window: 1<<16 - 1}
 }
 
 // next returns the next frame, which is noted.
@@ -72,25 +75,28 @@ func (c *http2Conn) send(b []byte) {
 	}
 }
 
-// answered returns when a stream has ended.
-func (c *http2Conn) answered(stream uint32) {
+// wantStatus returns when a stream has ended, with an answer of that status.
+func (c *http2Conn) wantStatus(stream uint32, status string) {
 	c.t.Helper()
 	for {
 		f := c.next()
-		if h := f.Header(); h.StreamID != stream {
+		if f.Header().StreamID != stream {
 			continue
 		}
+		ended := false
 		switch f := f.(type) {
 		case *http2.RSTStreamFrame:
 			c.t.Fatalf("stream %d: %v", stream, f.ErrCode)
-		case *http2.HeadersFrame:
-			if f.StreamEnded() {
-				return
+		case *http2.MetaHeadersFrame:
+			if got := f.PseudoValue("status"); got != "" && got != status {
+				c.t.Errorf("stream %d: status %s, want %s", stream, got, status)
 			}
+			ended = f.StreamEnded()
 		case *http2.DataFrame:
-			if f.StreamEnded() {
-				return
-			}
+			ended = f.StreamEnded()
+		}
+		if ended {
+			return
 		}
 	}
 }
@@ -173,7 +179,7 @@ func TestEarlySettings(t *testing.T) {
 	eachRoad(t, func(t *testing.T, r http2Road, dial func() *http2Conn) {
 		hasty := dial()
 		hasty.send(append(opening(), r.request(1)...))
-		hasty.answered(1)
+		hasty.wantStatus(1, "200")
 		if len(hasty.settings) != 1 || hasty.acks != 1 {
 			t.Fatalf("SETTINGS %v and %d acknowledgements, want one of each", hasty.settings, hasty.acks)
 		}
@@ -188,7 +194,7 @@ func TestEarlySettings(t *testing.T) {
 		patient.WriteSettings(http2.Setting{ID: http2.SettingEnablePush, Val: 0})
 		for i := range uint32(6) {
 			patient.send(r.request(2*i + 1))
-			patient.answered(2*i + 1)
+			patient.wantStatus(2*i+1, "200")
 		}
 		patient.processed()
 		if len(patient.settings) != 1 || patient.acks != 2 {
@@ -206,13 +212,13 @@ func TestEarlySettingsOfProgram(t *testing.T) {
 	eachRoad(t, func(t *testing.T, r http2Road, dial func() *http2Conn) {
 		hasty := dial()
 		hasty.send(append(opening(), r.request(1)...))
-		hasty.answered(1)
+		hasty.wantStatus(1, "200")
 		patient := dial()
 		patient.greet()
 		patient.WriteSettingsAck()
 		for i := range uint32(6) {
 			patient.send(r.request(2*i + 1))
-			patient.answered(2*i + 1)
+			patient.wantStatus(2*i+1, "200")
 			if i == 0 && len(patient.settings) == 2 {
 				patient.WriteSettingsAck()
 			}

@@ -3,6 +3,8 @@ package sniff
 import (
 	"errors"
 	"net"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/mem"
@@ -31,25 +33,107 @@ func (s *settingsCheck) check(p []byte) error {
 	return nil
 }
 
-// A grpcConn ends when the client sends a SETTINGS frame larger than maxSettings.
+// A refusalScan looks through the frames that grpc-go writes for its answer to a request that is no gRPC: HEADERS that
+// are the whole of it, with a status of 415 (another content-type, or none) or 405 (another method than POST). No call
+// of gRPC is answered so. The status comes first in the block (RFC 9113, section 8.3); a second answer on a connection
+// may name it by a table that is not kept here, so only the first is sure to be found.
+type refusalScan struct {
+	frameScan
+	block [maxStatusField]byte // the start of a header block
+	got   int                  // how much of block is there
+	want  int                  // how much it is to be; 0 outside of such a block
+}
+
+// maxStatusField is where a :status ends at the latest: after two changes of the table's size (RFC 7541, sections 4.2
+// and 6.3), with integers of 32 bits, the name's index, the value's length and the value.
+const maxStatusField = 2*6 + 1 + 1 + 3
+
+// look reports whether such an answer is in p, or ends in it.
+func (s *refusalScan) look(p []byte) bool {
+	for len(p) > 0 {
+		n := s.payload(len(p))
+		if s.want > 0 {
+			s.got += copy(s.block[s.got:s.want], p[:n])
+			if s.got == s.want {
+				s.want = 0
+				if isRefusal(s.block[:s.got]) {
+					return true
+				}
+			}
+		}
+		p = p[n:]
+		n, whole := s.header(p)
+		p = p[n:]
+		if whole && s.isType(http2.FrameHeaders) && s.hasFlag(http2.FlagHeadersEndStream) {
+			s.got, s.want = 0, min(len(s.block), s.length())
+		}
+	}
+	return false
+}
+
+// isRefusal reports whether a header block starts with such a status, written out.
+func isRefusal(block []byte) bool {
+	for len(block) > 0 && block[0]&0xe0 == 0x20 { // the table's size changes (RFC 7541, section 6.3)
+		n := 1
+		if block[0]&0x1f == 0x1f { // an integer of several bytes (section 5.1)
+			for n < len(block) && block[n]&0x80 != 0 {
+				n++
+			}
+			n++
+		}
+		block = block[min(n, len(block)):]
+	}
+	// A literal, to be kept in the table or not (sections 6.2.1 and 6.2.2), with the name of any :status in the static
+	// table (appendix A). Huffman's code for three digits is no shorter.
+	if len(block) < 5 || block[0]&0xb0 != 0 || block[0]&0x0f < 8 || block[0]&0x0f > 14 || block[1] != 3 {
+		return false
+	}
+	value := string(block[2:5])
+	return value == "415" || value == "405"
+}
+
+// A grpcConn ends when the client sends a SETTINGS frame larger than maxSettings, and tells when the server refuses a
+// request that is no gRPC.
 type grpcConn struct {
 	handed
 	in settingsCheck
+
+	foreign func(remote net.Addr)
+	done    atomic.Bool // foreign was called, or is nil
+	mu      sync.Mutex
+	out     refusalScan // guarded by mu
 }
 
 // newGRPCConn keeps ReadOnReady where c has it.
-func newGRPCConn(c handed) net.Conn {
-	g := grpcConn{handed: c, in: settingsCheck{frameScan{skip: len(http2.ClientPreface)}}}
-	if r, ok := c.(readOnReady); ok {
-		return &grpcReadyConn{grpcConn: g, ready: r}
+func newGRPCConn(c handed, foreign func(remote net.Addr)) net.Conn {
+	in := settingsCheck{frameScan{skip: len(http2.ClientPreface)}}
+	g := &grpcReadyConn{grpcConn: grpcConn{handed: c, in: in, foreign: foreign}}
+	g.done.Store(foreign == nil)
+	var ok bool
+	if g.ready, ok = c.(readOnReady); !ok {
+		return &g.grpcConn
 	}
-	return &g
+	return g
 }
 
 func (c *grpcConn) Read(p []byte) (int, error) {
 	n, err := c.handed.Read(p)
 	if bad := c.in.check(p[:n]); bad != nil {
 		return 0, bad
+	}
+	return n, err
+}
+
+func (c *grpcConn) Write(p []byte) (int, error) {
+	if c.done.Load() {
+		return c.handed.Write(p)
+	}
+	c.mu.Lock()
+	n, err := c.handed.Write(p)
+	found := c.out.look(p[:n])
+	c.mu.Unlock()
+	if found && !c.done.Swap(true) {
+		c.foreign(c.RemoteAddr())
 	}
 	return n, err
 }

@@ -37,7 +37,7 @@ func Handoff(c net.Conn) (net.Conn, Kind) {
 	}
 	s.release()
 	if s.kind == GRPC {
-		return newGRPCConn(s.handed()), s.kind
+		return newGRPCConn(s.handed(), s.ln.cfg.Foreign), s.kind
 	}
 	return s.handed(), s.kind
 }

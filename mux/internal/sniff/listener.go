@@ -22,6 +22,9 @@ type Config struct {
 	// sees but one SETTINGS frame. Without any the defaults of RFC 9113, section 6.5.2, hold until the server has
 	// announced its own. No setting may be there twice.
 	Settings []http2.Setting
+	// Foreign is called once for each GRPC connection on which the server, if it is grpc-go's, refuses a request that
+	// is none of gRPC. A Write waits for it. May be nil.
+	Foreign func(remote net.Addr)
 	// Log gets a line when Accept has to wait and when a matcher panics, and a debug line for a verdict that did not
 	// come from a whole request. Nil means slog.Default().
 	Log *slog.Logger
