@@ -181,6 +181,57 @@ func TestRefusal(t *testing.T) {
 	}
 }
 
+// Any bytes pass, are judged alike however they are cut, and only what begins with such a status is such an answer.
+func FuzzRefusal(f *testing.F) {
+	for i, tt := range refusals {
+		a := newAnswerer()
+		tt.write(a)
+		f.Add(a.Bytes(), uint64(i))
+	}
+	f.Fuzz(func(t *testing.T, in []byte, seed uint64) {
+		s := new(script)
+		told := false
+		c := newGRPCConn(&conn{Conn: s}, func(net.Addr) { told = true })
+		for _, p := range cut(in, seed) {
+			c.Write(p)
+		}
+		if !bytes.Equal(s.written.Bytes(), in) {
+			t.Errorf("wrote %x, want %x", &s.written, in)
+		}
+		if whole := new(refusalScan).look(in); told != whole {
+			t.Errorf("told in pieces %v, as a whole %v", told, whole)
+		}
+		if told && !mayRefuse(in) {
+			t.Errorf("told of a refusal in %x", in)
+		}
+	})
+}
+
+// mayRefuse reports whether there is a header block that names a status of 415 or 405 first, or that is wrong.
+func mayRefuse(in []byte) bool {
+	for len(in) > 9 {
+		h, _ := http2.ReadFrameHeader(bytes.NewReader(in))
+		in = in[9:]
+		payload := in[:min(len(in), int(h.Length))]
+		in = in[len(payload):]
+		if h.Type != http2.FrameHeaders {
+			continue
+		}
+		var first *hpack.HeaderField
+		dec := hpack.NewDecoder(4<<10, func(f hpack.HeaderField) {
+			if first == nil {
+				first = &f
+			}
+		})
+		dec.SetAllowedMaxDynamicTableSize(1<<32 - 1)
+		_, err := dec.Write(payload)
+		if err != nil && first == nil || first != nil && first.Name == ":status" && (first.Value == "415" || first.Value == "405") {
+			return true
+		}
+	}
+	return false
+}
+
 func TestGRPCWriteAllocates(t *testing.T) {
 	a := newAnswerer()
 	a.call(1)
