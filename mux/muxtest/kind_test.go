@@ -24,27 +24,42 @@ import (
 
 func echoService(s *mux.Server) { echo.Register(s) }
 
-// All four kinds of call, with texts of which some are empty, against the real
-// service.
-func TestKinds(t *testing.T) {
-	texts := []string{"first", "", "Δέσποινα \U0001F40B", "\x00\n\"\\", ""}
+// texts are sent by each of the four kinds of call, to the real service.
+var texts = []string{"first", "", "Δέσποινα \U0001F40B", "\x00\n\"\\", ""}
+
+func TestUnary(t *testing.T) {
 	on(t, everywhere, func(t *testing.T, r road) {
 		c := r.toAll(t, echoService)
 		for _, text := range texts {
-			res, err := c.Echo(t.Context(), &pb.EchoRequest{Message: text})
-			if err != nil || res.GetMessage() != text {
+			if res, err := c.Echo(t.Context(), &pb.EchoRequest{Message: text}); err != nil || res.GetMessage() != text {
 				t.Errorf("Echo(%q) = %q, %v", text, res.GetMessage(), err)
 			}
+		}
+	})
+}
+
+func TestServerStreaming(t *testing.T) {
+	on(t, everywhere, func(t *testing.T, r road) {
+		c := r.toAll(t, echoService)
+		for _, text := range texts {
 			if got, err := expand(t, c, &pb.ExpandRequest{Message: text, Count: 3}); err != nil || !slices.Equal(got, []string{text, text, text}) {
 				t.Errorf("Expand(%q, 3) = %q, %v", text, got, err)
 			}
 		}
+	})
+}
+
+func TestClientStreaming(t *testing.T) { manyTexts(t, "Collect", collect) }
+
+func TestBidiStreaming(t *testing.T) { manyTexts(t, "Converse", converse) }
+
+// manyTexts sends from none to all of the texts by a call that gives them back.
+func manyTexts(t *testing.T, method string, call func(*testing.T, client, ...string) ([]string, error)) {
+	on(t, everywhere, func(t *testing.T, r road) {
+		c := r.toAll(t, echoService)
 		for n := range len(texts) + 1 {
-			if got, err := collect(t, c, texts[:n]...); err != nil || !slices.Equal(got, texts[:n]) {
-				t.Errorf("Collect(%q) = %q, %v", texts[:n], got, err)
-			}
-			if got, err := converse(t, c, texts[:n]...); err != nil || !slices.Equal(got, texts[:n]) {
-				t.Errorf("Converse(%q) = %q, %v", texts[:n], got, err)
+			if got, err := call(t, c, texts[:n]...); err != nil || !slices.Equal(got, texts[:n]) {
+				t.Errorf("%s(%q) = %q, %v", method, texts[:n], got, err)
 			}
 		}
 	})
