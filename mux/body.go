@@ -16,6 +16,13 @@ import (
 // sends nothing holds its connection for ever.
 const bodyStall = 30 * time.Second
 
+// How much of a body over HTTP/2 is read that the handler has left, and for how long
+// the answer waits for it. The first is net/http's number for HTTP/1.
+const (
+	drainBytes = 256 << 10
+	drainTime  = 5 * time.Second
+)
+
 // watchedBody is a request body that is given up when nothing comes of it for
 // bodyStall while somebody reads it, or while nobody has begun to: net/http reads
 // what a handler leaves of a body, by itself and before it answers. It does so by
@@ -89,8 +96,17 @@ func (b *watchedBody) end() bool {
 // done is called when the handler has returned. What it has left of the body
 // net/http reads now, on HTTP/1; but a connection that the handler has hijacked
 // is the handler's, deadlines and all.
+//
+// On HTTP/2 net/http would reset the stream instead, right after the answer (RFC
+// 9113 §8.1). Clients that heed the reset first lose the answer, as does haproxy
+// 2.6 for those behind it, so here as much is read as on HTTP/1.
 func (b *watchedBody) done(w http.ResponseWriter, r *http.Request) {
-	if !b.end() || r.ProtoMajor != 1 {
+	if !b.end() {
+		return
+	}
+	if r.ProtoMajor != 1 {
+		_ = b.conn.SetReadDeadline(time.Now().Add(drainTime))
+		_, _ = io.CopyN(io.Discard, b.ReadCloser, drainBytes)
 		return
 	}
 	if _, err := w.Write(nil); err == http.ErrHijacked {

@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"oneport/mux"
 	"oneport/mux/muxtest"
 )
@@ -183,6 +185,78 @@ func TestUnreadBodyStall(t *testing.T) {
 				// net/http waits for half a second before it closes.
 				if took := time.Since(start); took < 30*time.Second || took > 31*time.Second {
 					t.Errorf("%q: connection ended after %v, want 30 s", request, took)
+				}
+			})
+		})
+	}
+}
+
+// Over HTTP/2 a body that nobody has read does not cost the client its answer: the
+// stream is not reset, up to the limit, and a client that does not go on sending is
+// not waited for any longer than a while.
+func TestBodyLeft(t *testing.T) {
+	const limit = 256 << 10
+	for _, tt := range []struct {
+		name  string
+		size  int  // of the body
+		ends  bool // it is sent to its end
+		reset bool
+		took  time.Duration
+	}{
+		{"none", 0, true, false, 0},
+		{"limit", limit, true, false, 0},
+		{"more", limit, false, true, 0},
+		{"stalls", limit - 1, false, true, 5 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := muxtest.New(t, services)
+				nc, err := s.DialContext(t.Context(), "tcp", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer nc.Close()
+				c := newHTTP2Conn(t, nc)
+				c.greet()
+				began := time.Now()
+				h := headers(1, "POST", "/echo.v1.EchoService/Echo", "content-type", "text/plain")
+				h.EndStream = tt.size == 0 && tt.ends
+				c.WriteHeaders(h)
+				sent := make(chan struct{})
+				go func() {
+					defer close(sent)
+					for left := tt.size; left > 0; { // no more than the window
+						n := min(left, 16<<10)
+						left -= n
+						c.WriteData(1, left == 0 && tt.ends, make([]byte, n))
+					}
+				}()
+				var answered, reset bool
+				for !answered {
+					switch f := c.next().(type) {
+					case *http2.MetaHeadersFrame:
+						if f.PseudoValue("status") != "415" {
+							t.Errorf("status is %s, want 415", f.PseudoValue("status"))
+						}
+					case *http2.DataFrame:
+						answered = f.StreamEnded()
+					case *http2.RSTStreamFrame:
+						t.Fatalf("the stream was reset before its answer: %v", f.ErrCode)
+					}
+				}
+				took := time.Since(began)
+				<-sent
+				c.WritePing(false, [8]byte{1})
+				for pong := false; !pong; {
+					switch f := c.next().(type) {
+					case *http2.RSTStreamFrame:
+						reset = true
+					case *http2.PingFrame:
+						pong = f.IsAck()
+					}
+				}
+				if reset != tt.reset || took != tt.took {
+					t.Errorf("reset: %v, after %v; want %v, %v", reset, took, tt.reset, tt.took)
 				}
 			})
 		})
