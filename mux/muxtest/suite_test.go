@@ -31,10 +31,12 @@ type road struct {
 	json    bool // messages are encoded so
 	message int  // of a socket, the kind of its messages
 	http    int  // version of HTTP of one of the web's protocols
+
+	grpcTimeout bool // sent as gRPC's header
 }
 
 var (
-	native  = road{name: "grpc", connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPC() }}
+	native  = road{name: "grpc", grpcTimeout: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPC() }}
 	inside  = road{name: "in-process", local: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.Conn() }}
 	sockets = []road{
 		socketRoad("ws-binary", websocket.BinaryMessage, false),
@@ -56,9 +58,9 @@ var (
 	}
 	connections = slices.Concat([]road{
 		native,
-		{name: "grpc-tls", secure: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
-		{name: "shared-http2", connect: native.connect, options: []mux.Option{mux.WithSharedHTTP2()}},
-		{name: "shared-http2-tls", secure: true, options: []mux.Option{mux.WithSharedHTTP2()},
+		{name: "grpc-tls", grpcTimeout: true, secure: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
+		{name: "shared-http2", grpcTimeout: true, connect: native.connect, options: []mux.Option{mux.WithSharedHTTP2()}},
+		{name: "shared-http2-tls", grpcTimeout: true, secure: true, options: []mux.Option{mux.WithSharedHTTP2()},
 			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
 	}, web, sockets)
 	everywhere = append([]road{inside}, connections...)

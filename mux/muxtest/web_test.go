@@ -27,7 +27,7 @@ import (
 // webRoad is a road of Connect or gRPC-Web, which opts tell apart. gRPC-Web text is
 // by name, since connect does not know it.
 func webRoad(name string, version int, secure bool, opts ...connecthttp.Option) road {
-	return road{name: name, http: version, secure: secure, json: strings.Contains(name, "json"),
+	return road{name: name, http: version, secure: secure, json: strings.Contains(name, "json"), grpcTimeout: strings.HasPrefix(name, "grpc"),
 		connect: func(s *muxtest.Server) grpc.ClientConnInterface {
 			c := s.HTTP1()
 			if version == 2 {
