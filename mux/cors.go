@@ -73,9 +73,9 @@ func (p originPolicy) preflight(w http.ResponseWriter, r *http.Request, origin s
 
 // checkUnsafe refuses a request that may change something and that a page of
 // another origin has made, by what the browser tells of it: pages can send some
-// requests anywhere, with the user's cookies. What "*" allows is to come without.
+// requests anywhere, with the user's credentials. What "*" allows is to come without.
 func (p originPolicy) checkUnsafe(r *http.Request) error {
-	if p.any() && len(r.Header["Cookie"]) == 0 && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0) {
+	if p.any() && !hasCredentials(r) {
 		return nil
 	}
 	if p.csrf.Check(r) == nil {
@@ -87,19 +87,43 @@ func (p originPolicy) checkUnsafe(r *http.Request) error {
 	return errors.New("pages of other sites may not do this; the server allows them with WithAllowedOrigins")
 }
 
+// hasCredentials tells whether r comes with something that browsers add by
+// themselves: a cookie, a client certificate, or a password they have been told once.
+func hasCredentials(r *http.Request) bool {
+	if len(r.Header["Cookie"]) > 0 || r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		return true
+	}
+	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return scheme != "" && !strings.EqualFold(scheme, "Bearer")
+}
+
 // checkHost refuses a call by a page whose name has been pointed at this machine.
+// Browsers say by which origin they POST, but nothing with a GET of the same origin,
+// in cleartext at least: so a GET is refused for the name alone, whoever has made it.
 func (p originPolicy) checkHost(r *http.Request) error {
-	origin, site := r.Header.Get("Origin"), r.Header.Get("Sec-Fetch-Site")
-	if origin == "" && site == "" || !rebound(r) || p.any() {
+	origin := r.Header.Get("Origin")
+	if origin == "" && r.Method == http.MethodPost || !rebound(r) || p.any() {
 		return nil
+	}
+	if origin == "" {
+		if p.hasHost(r.Host) {
+			return nil
+		}
+		return notAllowed(scheme(r) + "://" + r.Host)
 	}
 	if norm, err := parseOrigin(origin); err == nil && slices.Contains(p.allowed, norm) {
 		return nil
 	}
-	if origin == "" { // of a GET
-		origin = scheme(r) + "://" + r.Host
-	}
 	return notAllowed(origin)
+}
+
+// hasHost tells whether an origin of this host is allowed, by either scheme: a proxy
+// may have terminated TLS.
+func (p originPolicy) hasHost(host string) bool {
+	return slices.ContainsFunc([]string{"http", "https"}, func(scheme string) bool {
+		norm, err := parseOrigin(scheme + "://" + host)
+		return err == nil && slices.Contains(p.allowed, norm)
+	})
 }
 
 func notAllowed(origin string) error {

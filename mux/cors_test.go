@@ -5,6 +5,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -178,29 +181,33 @@ func TestCSRF(t *testing.T) {
 		server, method, origin, site string
 		cookie, certificate          bool
 		allowed                      bool
+		authorization                string
 	}{
-		{"", "POST", "", "", true, true, true}, // a program
-		{"", "POST", self, "same-origin", true, false, true},
-		{"", "POST", self, "", true, false, true}, // an older browser
-		{"", "POST", "https://example.com", "same-origin", true, false, true},
-		{"", "POST", app, "cross-site", false, false, false},
-		{"", "POST", app, "same-site", false, false, false},
-		{"", "POST", app, "", false, false, false},
-		{"", "POST", "null", "cross-site", false, false, false},
-		{"", "POST", "", "cross-site", false, false, false},
-		{"", "PUT", app, "cross-site", false, false, false},
-		{"", "GET", app, "cross-site", true, false, true},
-		{"listed", "POST", app, "cross-site", true, true, true},
-		{"listed", "POST", "http://other.example.com", "", true, false, true},
-		{"listed", "POST", "http://elsewhere.example", "cross-site", false, false, false},
-		{"any", "POST", app, "cross-site", false, false, true},
-		{"any", "POST", app, "cross-site", true, false, false},
-		{"any", "POST", app, "cross-site", false, true, false},
-		{"any", "POST", self, "same-origin", true, true, true},
-		{"both", "POST", app, "cross-site", true, true, true},
+		{"", "POST", "", "", true, true, true, ""}, // a program
+		{"", "POST", self, "same-origin", true, false, true, ""},
+		{"", "POST", self, "", true, false, true, ""}, // an older browser
+		{"", "POST", "https://example.com", "same-origin", true, false, true, ""},
+		{"", "POST", app, "cross-site", false, false, false, ""},
+		{"", "POST", app, "same-site", false, false, false, ""},
+		{"", "POST", app, "", false, false, false, ""},
+		{"", "POST", "null", "cross-site", false, false, false, ""},
+		{"", "POST", "", "cross-site", false, false, false, ""},
+		{"", "PUT", app, "cross-site", false, false, false, ""},
+		{"", "GET", app, "cross-site", true, false, true, ""},
+		{"listed", "POST", app, "cross-site", true, true, true, ""},
+		{"listed", "POST", "http://other.example.com", "", true, false, true, ""},
+		{"listed", "POST", "http://elsewhere.example", "cross-site", false, false, false, ""},
+		{"any", "POST", app, "cross-site", false, false, true, ""},
+		{"any", "POST", app, "cross-site", true, false, false, ""},
+		{"any", "POST", app, "cross-site", false, true, false, ""},
+		{"any", "POST", self, "same-origin", true, true, true, ""},
+		{"any", "POST", app, "cross-site", false, false, false, "Basic dTpw"},
+		{"any", "POST", app, "cross-site", false, false, true, "bearer x"},
+		{"listed", "POST", app, "cross-site", false, false, true, "Basic dTpw"},
+		{"both", "POST", app, "cross-site", true, true, true, ""},
 	} {
 		r := httptest.NewRequest(tt.method, self+"/form", nil)
-		for name, v := range map[string]string{"Origin": tt.origin, "Sec-Fetch-Site": tt.site} {
+		for name, v := range map[string]string{"Origin": tt.origin, "Sec-Fetch-Site": tt.site, "Authorization": tt.authorization} {
 			if v != "" {
 				r.Header.Set(name, v)
 			}
@@ -226,37 +233,58 @@ func TestCSRF(t *testing.T) {
 // browser; its calls are refused all the same.
 func TestCallFromReboundName(t *testing.T) {
 	for _, tt := range []struct {
-		host    string
-		header  map[string]string
-		origins []string
-		want    int
+		method, host, origin string
+		origins              []string
+		want                 int
 	}{
-		{"evil.example", map[string]string{"Origin": "http://evil.example:PORT", "Sec-Fetch-Site": "same-origin"}, nil, 403},
-		{"evil.example", map[string]string{"Sec-Fetch-Site": "same-origin"}, nil, 403},
-		{"evil.example", nil, nil, 200}, // a program
-		{"evil.example", map[string]string{"Origin": "http://evil.example:PORT"}, []string{"*"}, 200},
-		{"dev.example", map[string]string{"Origin": "https://dev.example"}, []string{"https://dev.example"}, 200},
-		{"localhost", map[string]string{"Origin": "http://localhost:PORT", "Sec-Fetch-Site": "same-origin"}, nil, 200},
-		{"127.0.0.1", map[string]string{"Origin": "http://127.0.0.1:PORT", "Sec-Fetch-Site": "same-origin"}, nil, 200},
+		{"POST", "evil.example", "http://evil.example:PORT", nil, 403},
+		{"POST", "evil.example", "", nil, 200}, // a program: browsers name the origin of a POST
+		{"POST", "evil.example", "http://evil.example:PORT", []string{"*"}, 200},
+		{"POST", "dev.example", "https://dev.example", []string{"https://dev.example"}, 200},
+		{"POST", "localhost", "http://localhost:PORT", nil, 200},
+		{"POST", "127.0.0.1", "http://127.0.0.1:PORT", nil, 200},
+		// A browser need not say anything with a GET.
+		{"GET", "evil.example", "", nil, 403},
+		{"GET", "evil.example", "", []string{"https://other.example"}, 403},
+		{"GET", "evil.example", "", []string{"*"}, 200},
+		{"GET", "dev.example", "", []string{"https://dev.example:PORT"}, 200}, // TLS ends in front
+		{"GET", "localhost", "", nil, 200},
+		{"GET", "127.0.0.1", "", nil, 200},
 	} {
-		p := start(t, cleartextOnly, func(s *mux.Server) { echo.Register(s) }, mux.WithAllowedOrigins(tt.origins...))
+		p := corsPort(t, tt.origins)
 		_, number, _ := strings.Cut(p.addr, ":")
-		req, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+p.addr+echoPath, strings.NewReader("{}"))
+		var body io.Reader = strings.NewReader("{}")
+		target := "http://" + p.addr + echoPath
+		if tt.method == "GET" {
+			body, target = nil, target+"?encoding=json&message={}"
+		}
+		req, err := http.NewRequestWithContext(t.Context(), tt.method, target, body)
 		if err != nil {
 			t.Fatal(err)
 		}
 		req.Host = tt.host + ":" + number
 		req.Header.Set("Content-Type", "application/json")
-		for k, v := range tt.header {
-			req.Header.Set(k, strings.ReplaceAll(v, "PORT", number))
+		if tt.origin != "" {
+			req.Header.Set("Origin", strings.ReplaceAll(tt.origin, "PORT", number))
 		}
-		res, err := p.http(1).Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		res.Body.Close()
-		if res.StatusCode != tt.want {
-			t.Errorf("host %s, %v, allowed %q: %s, want %d", tt.host, tt.header, tt.origins, res.Status, tt.want)
+		if res, text := do(t, p.http(1), req); res.StatusCode != tt.want {
+			t.Errorf("%s, host %s, origin %q, allowed %q: %s %s, want %d", tt.method, tt.host, tt.origin, tt.origins, res.Status, text, tt.want)
 		}
 	}
+}
+
+// corsPort starts a server that allows origins, in which PORT stands for its own.
+func corsPort(t *testing.T, origins []string) *port {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, number, _ := strings.Cut(ln.Addr().String(), ":")
+	for i, o := range origins {
+		origins[i] = strings.ReplaceAll(o, "PORT", number)
+	}
+	s := mux.NewServer(mux.WithAllowedOrigins(origins...), mux.WithLogger(slog.New(slog.NewTextHandler(t.Output(), nil))))
+	echo.Register(s)
+	return serveOn(t, ln, s, nil)
 }

@@ -107,6 +107,12 @@ func onPort(t testing.TB, s *mux.Server, clientTLS *tls.Config) *port {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveOn(t, ln, s, clientTLS)
+}
+
+// serveOn is onPort for a listener that is there already.
+func serveOn(t testing.TB, ln net.Listener, s *mux.Server, clientTLS *tls.Config) *port {
+	t.Helper()
 	p := &port{Server: s, t: t, addr: ln.Addr().String(), clientTLS: clientTLS}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(countingListener{ln, &p.accepted}) }()

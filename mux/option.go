@@ -91,7 +91,7 @@ func WithStatsHandler(h stats.Handler) Option {
 // gRPC-Web and read their answers (CORS), and send requests that may change
 // something, to the program's handlers too. An origin is scheme, host and port as
 // a browser sends them, such as "https://app.example.com". "*" allows all, but by
-// HTTP without cookies and client certificates. Handlers of the program answer
+// HTTP without cookies, client certificates and passwords. Handlers of the program answer
 // CORS for themselves. Behind a proxy that terminates TLS name the public origin
 // here.
 func WithAllowedOrigins(origins ...string) Option {
