@@ -24,31 +24,43 @@ const (
 )
 
 // watchedBody is a request body that is given up when nothing comes of it for
-// bodyStall while somebody reads it, or while nobody has begun to: net/http reads
-// what a handler leaves of a body, by itself and before it answers. It does so by
-// a read deadline in the past; one that the handler has set holds as well.
+// bodyStall while somebody reads it. It does so by a read deadline in the past; one
+// that the handler has set holds as well.
+//
+// On HTTP/1 that is also so while the handler does something else: net/http reads
+// what it leaves of a body, by itself, when its answer begins. A handler that has
+// only paused reads on.
 type watchedBody struct {
 	io.ReadCloser
 	conn  *http.ResponseController
+	http1 bool
 	timer *time.Timer // calls giveUp
 
-	mu   sync.Mutex
-	over bool // the body has ended, or the request; guarded by mu
+	mu     sync.Mutex
+	lapsed bool // given up while nobody read; guarded by mu
+	over   bool // the body has ended, or the request; guarded by mu
 }
 
 // watchBody gives r such a body, if it has any and came by a connection of this
 // server: others have deadlines of their own. A stream of an RPC protocol may stand
 // still for as long as it likes if it has come by HTTP/2, where pings tell whether
 // its client is there. The caller must call done after the handler.
-func watchBody(w http.ResponseWriter, r *http.Request) (done func()) {
+//
+// The request returned is a copy: net/http looks at the body of its own to tell
+// what it is, when a client waits to be told to go on (RFC 9110 §10.1.1) say.
+func watchBody(w http.ResponseWriter, r *http.Request) (watched *http.Request, done func()) {
 	_, ours := peer.FromContext(r.Context())
 	if !ours || r.Body == nil || r.Body == http.NoBody || connectrpc.Streams(r) && r.ProtoMajor == 2 {
-		return func() {}
+		return r, func() {}
 	}
-	b := &watchedBody{ReadCloser: r.Body, conn: http.NewResponseController(w)}
+	b := &watchedBody{ReadCloser: r.Body, conn: http.NewResponseController(w), http1: r.ProtoMajor == 1}
 	b.timer = time.AfterFunc(bodyStall, b.giveUp)
-	r.Body = b
-	return func() { b.done(w, r) }
+	watched = r.WithContext(r.Context())
+	watched.Body = b
+	return watched, func() {
+		b.done(w)
+		r.MultipartForm = watched.MultipartForm // whose files net/http removes
+	}
 }
 
 func (b *watchedBody) giveUp() {
@@ -57,6 +69,7 @@ func (b *watchedBody) giveUp() {
 	if !b.over {
 		// A server that cannot set deadlines has its own idea of them.
 		_ = b.conn.SetReadDeadline(time.Unix(1, 0))
+		b.lapsed = true
 	}
 }
 
@@ -70,16 +83,19 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// watch starts the time for a Read, or stops it: between two the handler has all
-// the time it wants.
-func (b *watchedBody) watch(on bool) {
+// watch starts the time for a Read, or for what comes after it.
+func (b *watchedBody) watch(reading bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if on && !b.over {
-		b.timer.Reset(bodyStall)
-	} else {
+	switch {
+	case b.over, !reading && !b.http1:
 		b.timer.Stop()
+		return
+	case reading && b.lapsed:
+		b.lapsed = false
+		_ = b.conn.SetReadDeadline(time.Time{})
 	}
+	b.timer.Reset(bodyStall)
 }
 
 // end reports whether it is the first: after that deadlines are net/http's again,
@@ -100,11 +116,11 @@ func (b *watchedBody) end() bool {
 // On HTTP/2 net/http would reset the stream instead, right after the answer (RFC
 // 9113 §8.1). Clients that heed the reset first lose the answer, as does haproxy
 // 2.6 for those behind it, so here as much is read as on HTTP/1.
-func (b *watchedBody) done(w http.ResponseWriter, r *http.Request) {
+func (b *watchedBody) done(w http.ResponseWriter) {
 	if !b.end() {
 		return
 	}
-	if r.ProtoMajor != 1 {
+	if !b.http1 {
 		_ = b.conn.SetReadDeadline(time.Now().Add(drainTime))
 		_, _ = io.CopyN(io.Discard, b.ReadCloser, drainBytes)
 		return

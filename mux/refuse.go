@@ -54,7 +54,8 @@ func (sp *split) redirectAll(m cmux.CMux) {
 // change something is refused, for its body has already gone in the clear and
 // the client should hear of it; so is a WebSocket, which no browser redirects.
 func (s *Server) redirect(w http.ResponseWriter, r *http.Request) {
-	defer watchBody(w, r)()
+	r, done := watchBody(w, r)
+	defer done()
 	safe := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if !safe || r.Host == "" || r.Header.Get("Upgrade") != "" {
 		w.Header().Set("Connection", "close")

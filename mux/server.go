@@ -141,7 +141,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && !s.isRunning() {
 		w.Header().Set("Connection", "close")
 	}
-	defer watchBody(w, r)()
+	r, done := watchBody(w, r)
+	defer done()
 	r = withIdentity(r)
 	if err := s.origins.checkUnsafe(r); err != nil {
 		forbid(w, err)
