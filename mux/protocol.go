@@ -3,6 +3,8 @@ package mux
 import (
 	"net/http"
 	"strings"
+
+	"oneport/mux/internal/connectrpc"
 )
 
 // protocol is one row of the table by which every HTTP request is routed.
@@ -16,7 +18,7 @@ type protocol struct {
 // wins. Native gRPC on a connection of its own never gets here.
 func (s *Server) protocols() []protocol {
 	return []protocol{
-		{"connect, grpc-web, grpc", s.web.Match, s.origins.cors(s.web)},
+		{"connect, grpc-web, grpc", s.isCall, s.origins.cors(s.web)},
 		{"grpc-ws", under("/grpc-ws"), s.websocket(s.calls)},
 		{"handlers", s.hasHandler, s.handlers},
 		{"ws-echo", func(r *http.Request) bool { return r.URL.Path == "/ws" }, s.websocket(http.HandlerFunc(s.sockets.Echo))},
@@ -33,6 +35,23 @@ func (s *Server) websocket(h http.Handler) http.Handler {
 func (s *Server) hasHandler(r *http.Request) bool {
 	_, pattern := s.handlers.Handler(r)
 	return pattern != ""
+}
+
+// isCall tells whether r is for a method of a registered service, or for one that
+// nobody has. A program may have Connect handlers of its own, for other services, at
+// their paths; a handler for everything is not meant for calls. A WebSocket upgrade,
+// unlike one to HTTP/2 that a call may offer, is for others.
+func (s *Server) isCall(r *http.Request) bool {
+	switch {
+	case strings.EqualFold(r.Header.Get("Upgrade"), "websocket"):
+		return false
+	case s.web.Match(r):
+		return true
+	case !connectrpc.IsCall(r):
+		return false
+	}
+	_, pattern := s.handlers.Handler(r)
+	return pattern == "" || pattern[strings.IndexByte(pattern, '/'):] == "/"
 }
 
 // under matches a path and everything below it.

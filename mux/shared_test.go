@@ -23,6 +23,7 @@ import (
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/proto"
 
 	"oneport/mux"
 	"oneport/mux/muxtest"
@@ -47,9 +48,8 @@ const sayHello = "/helloworld.Greeter/SayHello"
 // greeted.
 func webCalls(name string) []webCall {
 	message := append([]byte{0x0a, byte(len(name))}, name...) // HelloRequest and HelloReply: field 1
-	enveloped := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
 	asJSON := fmt.Sprintf(`{"name":%q}`, name)
-	stream := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(`{"message":"`+name+`"}`))), `{"message":"`+name+`"}`...)
+	stream := enveloped(fmt.Appendf(nil, `{"message":%q}`, name))
 	hello := "Hello " + name
 	return []webCall{
 		{"page", "GET", "/", "", "", "oneport: one port", ""},
@@ -57,10 +57,24 @@ func webCalls(name string) []webCall {
 		{"Connect in protobuf", "POST", sayHello, "application/proto", string(message), hello, ""},
 		{"Connect GET", "GET", sayHello + "?encoding=json&message=" + url.QueryEscape(asJSON), "", "", hello, ""},
 		{"Connect stream", "POST", "/echo.v1.EchoService/Expand", "application/connect+json", string(stream), `{"message":"` + name + `"}`, ""},
-		{"gRPC-Web", "POST", sayHello, "application/grpc-web+proto", string(enveloped), hello, ""},
-		{"gRPC-Web text", "POST", sayHello, "application/grpc-web-text", base64.StdEncoding.EncodeToString(enveloped), "", ""},
-		{"gRPC", "POST", sayHello, "application/grpc", string(enveloped), hello, "0"},
+		{"gRPC-Web", "POST", sayHello, "application/grpc-web+proto", string(enveloped(message)), hello, ""},
+		{"gRPC-Web text", "POST", sayHello, "application/grpc-web-text", base64.StdEncoding.EncodeToString(enveloped(message)), "", ""},
+		{"gRPC", "POST", sayHello, "application/grpc", string(enveloped(message)), hello, "0"},
 	}
+}
+
+// enveloped is a message as gRPC, gRPC-Web and streams of Connect have it.
+func enveloped(message []byte) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
+}
+
+func protobuf(t testing.TB, m proto.Message) []byte {
+	t.Helper()
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func (c webCall) request(t testing.TB, base string) *http.Request {

@@ -66,11 +66,13 @@ type body struct {
 	src        io.ReadCloser
 	maxMessage int // zero: there are no envelopes
 
-	prefix [5]byte     // of an envelope: flags and length ("Delimited-Message" in PROTOCOL-HTTP2.md)
-	have   int         // how much of prefix has come
-	left   int64       // how much of the message after it has not
-	err    error       // once an envelope was too large
-	ended  atomic.Bool // src has been read to its end
+	prefix [5]byte // of an envelope: flags and length ("Delimited-Message" in PROTOCOL-HTTP2.md)
+	have   int     // how much of prefix has come
+	left   int64   // how much of the message after it has not
+	err    error   // once an envelope was too large
+
+	ended   atomic.Bool // src has been read to its end
+	spoiled atomic.Bool // the connection has a read deadline that has passed
 }
 
 func (b *body) Read(p []byte) (int, error) {

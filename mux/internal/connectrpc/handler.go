@@ -23,10 +23,15 @@ const compressMinBytes = 1 << 10
 // the context of a request, and the page it comes from must have been judged.
 type Handler struct {
 	reg      *rpc.Registry
-	methods  map[string]http.Handler // by full name
-	services map[string]bool         // by name
+	routes   routes
+	services map[string]bool // by name
 	unknown  *connecthttp.ErrorWriter
 }
+
+// routes are what connecthttp.Mount gives away, by path: of a method, its full name.
+type routes map[string]http.Handler
+
+func (r routes) Handle(path string, h http.Handler) { r[path] = h }
 
 var _ http.Handler = (*Handler)(nil)
 
@@ -34,7 +39,7 @@ var _ http.Handler = (*Handler)(nil)
 func New(reg *rpc.Registry) *Handler {
 	h := &Handler{
 		reg:      reg,
-		methods:  make(map[string]http.Handler),
+		routes:   make(routes),
 		services: make(map[string]bool),
 		unknown:  connecthttp.NewErrorWriter(),
 	}
@@ -42,7 +47,7 @@ func New(reg *rpc.Registry) *Handler {
 	for _, m := range reg.Methods() {
 		server.Register(connect.Method{Spec: spec(m), Handler: serve(m)})
 	}
-	connecthttp.Mount(h, server,
+	connecthttp.Mount(h.routes, server,
 		connecthttp.WithCodecs(codec{connect.CodecNameProto, rpc.Proto}, codec{connect.CodecNameJSON, rpc.JSON}),
 		connecthttp.WithReadMaxBytes(reg.MaxMessageBytes()),
 		connecthttp.WithCompressMinBytes(compressMinBytes))
@@ -51,9 +56,6 @@ func New(reg *rpc.Registry) *Handler {
 	}
 	return h
 }
-
-// Handle is how connecthttp.Mount gives away what answers a path.
-func (h *Handler) Handle(path string, method http.Handler) { h.methods[path] = method }
 
 func spec(m *rpc.Method) connect.Spec {
 	s := connect.Spec{Procedure: m.FullName}
@@ -72,22 +74,21 @@ func spec(m *rpc.Method) connect.Spec {
 	return s
 }
 
-// Match tells whether r is for a Handler: its content type is that of an RPC
-// protocol, or its path that of a registered method, or of a registered service
-// where the request may be a call. A WebSocket upgrade is for others.
+// IsCall tells whether r is a call of some method, by its content type or because it
+// says so.
+func IsCall(r *http.Request) bool {
+	return protocolOf(r).streams() || r.Header.Get("Connect-Protocol-Version") != ""
+}
+
+// Match tells whether r is for a method that a Handler has: its path is that of one,
+// or of a registered service where the request may be a call.
 func (h *Handler) Match(r *http.Request) bool {
-	if r.Header.Get("Upgrade") != "" {
-		return false
-	}
-	if protocolOf(r).streams() || r.Header.Get("Connect-Protocol-Version") != "" {
-		return true
-	}
 	path := r.URL.EscapedPath()
 	if _, err := h.reg.Lookup(path); err == nil {
 		return true
 	}
 	i := strings.LastIndexByte(path, '/')
-	return i > 0 && r.Method == http.MethodPost && h.services[path[1:i]]
+	return i > 0 && (r.Method == http.MethodPost || IsCall(r)) && h.services[path[1:i]]
 }
 
 // ServeHTTP answers one call. A request that cannot be one gets a text that says
@@ -119,17 +120,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	r.Body = x.body
-	if r.ProtoMajor == 1 && m.ClientStreams {
+	if r.ProtoMajor == 1 {
+		out.http1 = x.body
+		defer out.start() // where nothing was written, net/http does so after this
+	}
+	if r.ProtoMajor == 1 && !m.Unary() {
 		// Else net/http would take the rest of the requests away with the first
 		// answer. A server that cannot do it serves one direction after the other.
-		if x.http.EnableFullDuplex() == nil {
-			out.duplex = x.body
-			defer out.start() // where nothing was written, net/http does so after this
-		}
+		out.duplex = x.http.EnableFullDuplex() == nil
 		// connecthttp refuses a bidi-streaming method over HTTP/1.
 		r.ProtoMajor, r.ProtoMinor = 2, 0
 	}
-	h.methods[m.FullName].ServeHTTP(out, r)
+	h.routes[m.FullName].ServeHTTP(out, r)
 }
 
 // usage is the way to call m, for those who did otherwise.

@@ -13,16 +13,21 @@ type response struct {
 	protocol protocol
 	wrote    bool // of the body
 
-	duplex  *body // of an HTTP/1 request that is read while this is written; else nil
+	http1   *body // of a request over HTTP/1; else nil
+	duplex  bool  // it is read while this is written
 	started bool  // the header goes out
 }
 
-// start is called before the header goes out. While there is more to read of an
-// HTTP/1 request, the connection must end with the call: net/http would read the
-// rest after the handler, and having done so panics (https://go.dev/issue/68560) or
-// having failed takes what comes then for the next request.
+// start is called before the header goes out. The connection of an HTTP/1 request
+// must end with the call
+//
+//   - while there is more to read of a stream: net/http would read the rest after the
+//     handler, and having done so panics (https://go.dev/issue/68560) or having failed
+//     takes what comes then for the next request;
+//   - when it has a read deadline that has passed: net/http would take that for the
+//     end of the client, and the next requests for cancelled.
 func (w *response) start() {
-	if !w.started && w.duplex != nil && !w.duplex.ended.Load() {
+	if !w.started && w.http1 != nil && (w.duplex && !w.http1.ended.Load() || w.http1.spoiled.Load()) {
 		w.Header().Set("Connection", "close")
 	}
 	w.started = true

@@ -2,6 +2,7 @@ package connectrpc
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"time"
@@ -16,6 +17,11 @@ import (
 	"oneport/mux/internal/rpc"
 )
 
+// stall is how long a client may take nothing of what is written to it once its call
+// is over. While the call goes on it may do so for as long as it likes, as over
+// grpc-go.
+const stall = 30 * time.Second
+
 // serve returns what connect runs for a call of m.
 func serve(m *rpc.Method) connect.ServerFunc {
 	return func(ctx context.Context, _ connect.Spec, wire connect.ServerStream) error {
@@ -26,6 +32,8 @@ func serve(m *rpc.Method) connect.ServerFunc {
 		info, _ := connect.CallInfoForServerContext(ctx)
 		s := &stream{exchange: x, wire: wire, info: info}
 		trailer, err := m.Serve(ctx, x.call, s)
+		// What is left to write waits for a slow client no longer than this.
+		_ = x.http.SetWriteDeadline(time.Now().Add(stall))
 		if !s.trailed {
 			rpc.AddHeader(info.ResponseTrailer().Add, trailer)
 		}
@@ -54,9 +62,14 @@ func (s *stream) RecvMsg(ctx context.Context, m any) (int, error) {
 	if pm, ok := m.(proto.Message); ok {
 		proto.Reset(pm) // connect leaves m as it is for an empty message
 	}
-	stop := during(ctx, s.http.SetReadDeadline)
+	stop := func() (fired bool) { return false }
+	if !s.body.ended.Load() { // else net/http reads on, for the next request
+		stop = during(ctx, func() { _ = s.http.SetReadDeadline(time.Unix(1, 0)) })
+	}
 	err := s.wire.Receive(m)
-	stop()
+	if stop() {
+		s.body.spoiled.Store(true)
+	}
 	if err != nil {
 		return 0, s.receiveError(err)
 	}
@@ -65,15 +78,6 @@ func (s *stream) RecvMsg(ctx context.Context, m any) (int, error) {
 
 // receiveError makes a status of what connect returns, but for a half-close.
 func (s *stream) receiveError(err error) error {
-	if bad, ok := errors.AsType[badMessage](err); ok {
-		// The codes differ by protocol: INTERNAL is grpc-go's, the other one the
-		// Connect protocol's.
-		code := codes.Internal
-		if s.protocol == connectUnary || s.protocol == connectStream {
-			code = codes.InvalidArgument
-		}
-		return status.Errorf(code, "bad request message: %.200v", bad.error)
-	}
 	if st, ok := errors.AsType[interface {
 		error
 		GRPCStatus() *status.Status
@@ -84,10 +88,29 @@ func (s *stream) receiveError(err error) error {
 	if errors.Is(err, io.EOF) && (!ok || ce.Code() == connect.CodeUnknown) {
 		return io.EOF
 	}
-	if !ok {
-		return status.Errorf(codes.Unknown, "request cannot be read: %.200v", err)
+	if bad, ok := errors.AsType[badMessage](err); ok {
+		return status.Errorf(s.malformed(), "bad request message: %.200v", bad.error)
 	}
-	return status.Error(codes.Code(ce.Code()), ce.Message())
+	if _, ok := errors.AsType[base64.CorruptInputError](err); ok { // of a GET
+		return status.Errorf(s.malformed(), "the message is not base64: %.200v", err)
+	}
+	switch {
+	case !ok:
+		return status.Errorf(codes.Unknown, "request cannot be read: %.200v", err)
+	case ce.Code() == connect.CodeInvalidArgument: // it cannot be decompressed
+		return status.Errorf(s.malformed(), "%.200s", ce.Message())
+	default:
+		return status.Error(codes.Code(ce.Code()), ce.Message())
+	}
+}
+
+// malformed is the code for a message that cannot be decoded: INTERNAL is grpc-go's,
+// the other one the Connect protocol's.
+func (s *stream) malformed() codes.Code {
+	if s.protocol == connectUnary || s.protocol == connectStream {
+		return codes.InvalidArgument
+	}
+	return codes.Internal
 }
 
 func (s *stream) SendHeader(md metadata.MD) error {
@@ -109,7 +132,8 @@ func (s *stream) SendMsg(ctx context.Context, m any) (int, error) {
 	if m == nil {
 		m = (*emptypb.Empty)(nil) // nil is something else to connect
 	}
-	stop := during(ctx, s.http.SetWriteDeadline)
+	// With time for what is being written, so that the status can follow it.
+	stop := during(ctx, func() { _ = s.http.SetWriteDeadline(time.Now().Add(stall)) })
 	err := s.wire.Send(m)
 	stop()
 	return s.info.SendStats.Size, sendError(err)
@@ -126,18 +150,21 @@ func sendError(err error) error {
 	return status.Errorf(code, "answer cannot be sent: %.200v", err)
 }
 
-// during has a read or a write end with ctx: net/http's do not by themselves. The
-// caller must call stop when it is over; after that no deadline is set any more.
-func during(ctx context.Context, setDeadline func(time.Time) error) (stop func()) {
-	set := make(chan struct{})
+// during has a read or a write of net/http's end with ctx, which it does not by
+// itself: limit sets a deadline. A server that has none to set ends it by itself,
+// later. The caller must call stop when it is over, which tells whether limit was
+// called; it is not any more then.
+func during(ctx context.Context, limit func()) (stop func() (fired bool)) {
+	done := make(chan struct{})
 	cancel := context.AfterFunc(ctx, func() {
-		defer close(set)
-		// A server that has no deadlines to set ends the body by itself, later.
-		_ = setDeadline(time.Unix(1, 0))
+		defer close(done)
+		limit()
 	})
-	return func() {
-		if !cancel() {
-			<-set
+	return func() bool {
+		if cancel() {
+			return false
 		}
+		<-done
+		return true
 	}
 }

@@ -83,10 +83,11 @@ func connectionOptions(header map[string][]string) map[string]bool {
 // AddHeader adds metadata of a server to an HTTP header or trailer by add. Values
 // of keys that end in "-bin" are encoded as base64 without padding, which gRPC
 // asks of senders. What would tell the transport something (hop-by-hop fields,
-// the length) is left out, since net/http would believe it.
+// the length) is left out, since net/http would believe it; and so is what tells
+// browsers which pages may read the answer, since the server has a policy for that.
 func AddHeader(add func(key, value string), md metadata.MD) {
 	for key, values := range md {
-		if hopByHop(key) {
+		if hopByHop(key) || strings.HasPrefix(key, "access-control-") {
 			continue
 		}
 		for _, v := range values {

@@ -120,6 +120,7 @@ func TestAddHeader(t *testing.T) {
 		"key": {"b", "a"}, "one-bin": {"\x00\x01"}, "two-bin": {"", "\xff"},
 		"connection": {"close"}, "keep-alive": {"1"}, "proxy-connection": {"1"}, "te": {"x"}, "trailer": {"x"},
 		"transfer-encoding": {"chunked"}, "upgrade": {"x"}, "content-length": {"1"},
+		"access-control-allow-origin": {"*"},
 	})
 	want := map[string][]string{"key": {"b", "a"}, "one-bin": {"AAE"}, "two-bin": {"", "/w"}}
 	if diff := cmp.Diff(want, got); diff != "" {
