@@ -78,9 +78,8 @@ var drawText = rapid.Custom(func(t *rapid.T) string {
 	switch rapid.IntRange(0, 9).Draw(t, "size") {
 	case 8:
 		// JSON makes six bytes of a control character, of one.
-		if n := messageLimit / 6 / max(len(text), 1); n > 1 {
-			text = strings.Repeat(text, rapid.IntRange(1, n-1).Draw(t, "repeated"))
-		}
+		most := (messageLimit - jsonOverhead) / 6 / max(len(text), 1)
+		text = strings.Repeat(text, rapid.IntRange(1, most).Draw(t, "repeated"))
 	case 9:
 		text = strings.Repeat("x", messageLimit-jsonOverhead-rapid.IntRange(0, 20).Draw(t, "below the limit"))
 	}
