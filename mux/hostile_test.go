@@ -57,6 +57,7 @@ func TestFailureBeforeEndOfBody(t *testing.T) {
 		{"two messages", "Expand", "application/connect+json", "", "\x00\x00\x00\x00\x02{}\x00\x00\x00\x00\x02{}", "unimplemented"},
 		{"bad text", "Expand", "application/grpc-web-text", "", "!!!!", "Grpc-Status: 3"},
 		{"too large, client stream", "Collect", "application/connect+json", "", "\x00\x7f\xff\xff\xff", "resource_exhausted"},
+		{"unknown method", "Nope", "application/connect+json", "", "\x00", "unimplemented"},
 		{"bad timeout", "Expand", "application/connect+json", "Connect-Timeout-Ms: x\r\n", "\x00", "invalid_argument"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -193,15 +193,12 @@ func TestMixedRequestsHTTP1(t *testing.T) {
 				}
 			}
 		}
-		// For wss gorilla would shake hands for TLS once more.
-		u, err := url.Parse("ws://localhost/grpc-ws")
-		if err != nil {
-			t.Fatal(err)
-		}
 		if br.Buffered() > 0 {
 			t.Fatalf("%s: %d bytes after the last answer", name, br.Buffered())
 		}
-		conn, _, err := websocket.NewClient(c, u, nil, 0, 0)
+		// Not wss, or gorilla would shake hands for TLS once more.
+		dialer := websocket.Dialer{NetDialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
+		conn, _, err := dialer.DialContext(t.Context(), "ws://localhost/grpc-ws", nil)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

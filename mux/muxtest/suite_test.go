@@ -58,6 +58,9 @@ var (
 	}
 	connections = slices.Concat([]road{
 		native,
+		{name: "grpc-gzip", grpcTimeout: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface {
+			return s.GRPC(grpc.WithDefaultCallOptions(grpc.UseCompressor("gzip")))
+		}},
 		{name: "grpc-tls", grpcTimeout: true, secure: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
 		{name: "shared-http2", grpcTimeout: true, connect: native.connect, options: []mux.Option{mux.WithSharedHTTP2()}},
 		{name: "shared-http2-tls", grpcTimeout: true, secure: true, options: []mux.Option{mux.WithSharedHTTP2()},

@@ -108,6 +108,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w = text
 	}
 	if err != nil {
+		if r.ProtoMajor == 1 && p.streams() {
+			// As for a stream below: its client may wait for the answer.
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			w.Header().Set("Connection", "close")
+		}
 		st := status.Convert(err)
 		_ = h.unknown.Write(notFound{w}, r, connectError(st, p)) // the client has gone, if anything
 		return
