@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -285,10 +286,10 @@ func TestOwnConnectHandler(t *testing.T) {
 // Calls that their clients abandon leave nothing behind, on any protocol.
 func TestAbandonedCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		running := 0
+		var running atomic.Int32
 		count := func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-			running++
-			defer func() { running-- }()
+			running.Add(1)
+			defer running.Add(-1)
 			return next(srv, ss)
 		}
 		s := muxtest.New(t, services, mux.WithSharedHTTP2(), mux.WithStreamInterceptor(count))
@@ -318,8 +319,8 @@ func TestAbandonedCalls(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if running > 0 {
-			t.Errorf("%d handlers run after their clients have gone", running)
+		if n := running.Load(); n > 0 {
+			t.Errorf("%d handlers run after their clients have gone", n)
 		}
 	})
 }
