@@ -2,12 +2,14 @@ package mux_test
 
 import (
 	"context"
+	"io"
 	"net"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
@@ -16,6 +18,37 @@ import (
 	"oneport/proto/helloworld"
 	"oneport/services/greeter"
 )
+
+// A client that hangs up in the middle of the greeting leaves no connection behind,
+// whether it resets or closes: grpc-go, which cannot write then, goes by its reader.
+func TestHangUpAtGreeting(t *testing.T) {
+	for _, reset := range []bool{false, true} {
+		p := start(t, cleartextOnly, services)
+		for range 200 {
+			c := p.dial()
+			if _, err := c.Write(opening()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(c, make([]byte, 9)); err != nil { // the greeting
+				t.Fatal(err)
+			}
+			h := headers(1, "POST", "/echo.v1.EchoService/Converse", "content-type", "application/grpc")
+			h.EndStream = false
+			if _, err := c.Write(frames(func(fr *http2.Framer) { fr.WriteHeaders(h) })); err != nil {
+				t.Fatal(err)
+			}
+			if reset {
+				c.SetLinger(0)
+			}
+			c.Close()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		if err := p.Shutdown(ctx); err != nil {
+			t.Errorf("reset: %v: Shutdown = %v, want no connection to be left", reset, err)
+		}
+		cancel()
+	}
+}
 
 // A gRPC channel connects before its first call, with round_robin always, and
 // may then be silent for long. It is not cut for that, however short the time in

@@ -60,7 +60,7 @@ type greetedWriter struct {
 	same     atomic.Bool   // the SETTINGS of the server were left out
 	done     atomic.Bool   // the acknowledgement was left out: all else passes
 	over     chan struct{} // closed by end
-	end      func()        // called when done, and when the connection is closed
+	end      func()        // called when done, when a write has failed, and when the connection is closed
 
 	mu        sync.Mutex
 	first     []byte // guarded by mu: of the first frame, until it is judged
@@ -75,6 +75,14 @@ func (w *greetedWriter) Write(p []byte) (int, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	n, err := w.write(p)
+	if err != nil {
+		w.end() // grpc-go does not close the connection then: its reader is to find out
+	}
+	return n, err
+}
+
+func (w *greetedWriter) write(p []byte) (int, error) {
 	n := 0
 	if !w.judged {
 		n = w.judge(p)
@@ -169,7 +177,7 @@ func (w *greetedWriter) pass(p []byte) (int, error) {
 // acknowledgement of the greeting is the one the server waits for. Else the client sends one for each of the two, and
 // the first of them is left out.
 //
-// After the client's first SETTINGS, Read waits until the server has acknowledged them, or for Close, whatever the
+// After the client's first SETTINGS, Read waits until the server has acknowledged them, or cannot, whatever the
 // deadline: then it is known which it is to be. Also, net/http acknowledges SETTINGS that come close upon others only
 // once, so those must not come before. Servers do not wait for anything with that (RFC 9113, section 6.5.3).
 type greetedReader struct {

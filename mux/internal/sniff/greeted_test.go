@@ -337,6 +337,11 @@ func TestGreetedWriteError(t *testing.T) {
 		if n != want || err != io.ErrShortWrite {
 			t.Errorf("Write with room for %d = %d, %v, want %d, %v", room, n, err, want, io.ErrShortWrite)
 		}
+		select {
+		case <-c.out.over:
+		default:
+			t.Errorf("with room for %d Read still waits for an acknowledgement that cannot be written", room)
+		}
 	}
 }
 
