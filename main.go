@@ -66,8 +66,10 @@ func (f *flags) Validate() error {
 		return errors.New("--cert and --key go together: give both or neither")
 	case f.TLS == "off" && (f.Cert != "" || f.ClientCA != ""):
 		return errors.New("--cert, --key and --client-ca need TLS: drop --tls=off")
-	case f.DrainTimeout <= 0 || f.DrainDelay < 0:
-		return errors.New("--drain-timeout must be above zero and --drain-delay not below it")
+	case f.DrainDelay < 0:
+		return errors.New("--drain-delay must not be negative")
+	case f.DrainTimeout <= 0:
+		return errors.New("--drain-timeout must be above zero; it includes --drain-delay")
 	}
 	return checkOrigins(f.AllowOrigin)
 }

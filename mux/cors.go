@@ -26,7 +26,7 @@ func (p originPolicy) cors(next http.Handler) http.Handler {
 			return
 		}
 		if err := p.checkHost(r); err != nil {
-			forbid(w, err)
+			p.forbid(w, r, err)
 			return
 		}
 		if origin == "" || !p.allow(w.Header(), origin) {
@@ -60,7 +60,7 @@ func (p originPolicy) preflight(w http.ResponseWriter, r *http.Request, origin s
 	h := w.Header()
 	h.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
 	if !p.allow(h, origin) {
-		forbid(w, notAllowed(origin))
+		p.forbid(w, r, notAllowed(origin))
 		return
 	}
 	h.Set("Access-Control-Allow-Methods", "GET, POST")
@@ -84,7 +84,7 @@ func (p originPolicy) checkUnsafe(r *http.Request) error {
 	if origin := r.Header.Get("Origin"); origin != "" {
 		return notAllowed(origin)
 	}
-	return errors.New("pages of other sites may not do this; the server allows them with WithAllowedOrigins")
+	return errors.New("pages of other sites may not do this; the server allows them with WithAllowedOrigins, or --allow-origin")
 }
 
 // hasCredentials tells whether r comes with something that browsers add by
@@ -127,10 +127,12 @@ func (p originPolicy) hasHost(host string) bool {
 }
 
 func notAllowed(origin string) error {
-	return fmt.Errorf("pages of %.200s may not connect here; the server allows that with WithAllowedOrigins(%.200q)", origin, origin)
+	return fmt.Errorf("pages of %.200s may not connect here; the server allows that with WithAllowedOrigins(%.200q), or --allow-origin", origin, origin)
 }
 
-func forbid(w http.ResponseWriter, err error) {
+// forbid answers 403. A page is not shown why, so the log may be.
+func (p originPolicy) forbid(w http.ResponseWriter, r *http.Request, err error) {
+	p.log.Debug("mux: page refused", "remote", r.RemoteAddr, "path", fmt.Sprintf("%.200s", r.URL.Path), "err", err)
 	w.Header().Set("Vary", "Origin")
 	http.Error(w, "403 forbidden: "+err.Error(), http.StatusForbidden)
 }

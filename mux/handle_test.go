@@ -108,6 +108,8 @@ func TestPanics(t *testing.T) {
 		{"WithAllowedOrigins of a host", func() { mux.WithAllowedOrigins("https://a.example", "b.example") }, `"b.example"`},
 		{"WithAllowedOrigins of a page", func() { mux.WithAllowedOrigins("https://a.example/") }, `"https://a.example/"`},
 		{"WithAllowedOrigins of a pattern", func() { mux.WithAllowedOrigins("*.example") }, `"*.example"`},
+		{"WithAllowedOrigins with a wildcard", func() { mux.WithAllowedOrigins("https://*.example") }, "no wildcards"},
+		{"WithAllowedOrigins beyond ASCII", func() { mux.WithAllowedOrigins("https://münchen.example") }, "xn--"},
 		{"WithMaxMessageBytes of zero", func() { mux.WithMaxMessageBytes(0) }, "WithMaxMessageBytes(0)"},
 		{"WithMaxMessageBytes below", func() { mux.WithMaxMessageBytes(-1) }, "WithMaxMessageBytes(-1)"},
 		{"WithSniffTimeout of zero", func() { mux.WithSniffTimeout(0) }, "WithSniffTimeout(0s)"},

@@ -2,6 +2,7 @@ package mux
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -19,10 +20,11 @@ import (
 type originPolicy struct {
 	allowed []string // normalised by parseOrigin, or "*"
 	csrf    *http.CrossOriginProtection
+	log     *slog.Logger
 }
 
-func newOriginPolicy(origins []string) originPolicy {
-	p := originPolicy{csrf: http.NewCrossOriginProtection()}
+func newOriginPolicy(origins []string, log *slog.Logger) originPolicy {
+	p := originPolicy{csrf: http.NewCrossOriginProtection(), log: log}
 	for _, o := range origins {
 		if norm, err := parseOrigin(o); err == nil {
 			o = norm
@@ -68,7 +70,7 @@ func (p originPolicy) check(r *http.Request) error {
 func (p originPolicy) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := p.check(r); err != nil {
-			forbid(w, err)
+			p.forbid(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -109,6 +111,9 @@ func parseOrigin(s string) (string, error) {
 	if err != nil || u.Scheme == "" || u.Host == "" || u.Hostname() == "" || u.User != nil ||
 		u.Path != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return "", fmt.Errorf("%.200q is not an origin: want scheme://host or scheme://host:port", s)
+	}
+	if strings.ContainsFunc(u.Host, func(r rune) bool { return r == '*' || r > '~' }) {
+		return "", fmt.Errorf("%.200q is no origin that a browser sends: it has no wildcards, and a name beyond ASCII in its xn-- form", s)
 	}
 	sch, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
 	switch sch {

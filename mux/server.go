@@ -91,7 +91,7 @@ func NewServer(opts ...Option) *Server {
 	s := &Server{
 		cfg:      cfg,
 		log:      cfg.log,
-		origins:  newOriginPolicy(cfg.origins),
+		origins:  newOriginPolicy(cfg.origins, cfg.log),
 		reg:      rpc.NewRegistry(cfg.rpc),
 		handlers: http.NewServeMux(),
 		conns:    connStats{handlers: cfg.rpc.StatsHandlers},
@@ -145,7 +145,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer done()
 	r = withIdentity(r)
 	if err := s.origins.checkUnsafe(r); err != nil {
-		forbid(w, err)
+		s.origins.forbid(w, r, err)
 		return
 	}
 	for _, p := range s.table {

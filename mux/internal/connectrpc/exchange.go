@@ -7,7 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
 	"oneport/mux/internal/rpc"
 )
@@ -102,11 +104,17 @@ func (b *body) Read(p []byte) (int, error) {
 		b.left = int64(binary.BigEndian.Uint32(b.prefix[1:]))
 		if b.left > int64(b.maxMessage) {
 			b.err = rpc.ErrTooLarge(int(b.left), b.maxMessage)
+			if b.prefix[0] == '{' { // no flags are so; the commonest mistake with curl
+				b.err = errNoEnvelope
+			}
 			return n - len(rest), nil
 		}
 	}
 	return n, err
 }
+
+var errNoEnvelope = status.Error(codes.InvalidArgument,
+	"the body begins with JSON; each message of a stream comes after 5 bytes: a zero and its length in 4")
 
 // Close does nothing: net/http closes the body after the handler, with a time
 // limit. Closing it before may wait for the client without one.

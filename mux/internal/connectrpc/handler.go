@@ -75,9 +75,18 @@ func spec(m *rpc.Method) connect.Spec {
 }
 
 // IsCall tells whether r is a call of some method, by its content type or because it
-// says so.
+// says so; or a browser's question whether a page may make one.
 func IsCall(r *http.Request) bool {
-	return protocolOf(r).streams() || r.Header.Get("Connect-Protocol-Version") != ""
+	return protocolOf(r).streams() || r.Header.Get("Connect-Protocol-Version") != "" || asksForCall(r)
+}
+
+// asksForCall tells whether r is a preflight for a call, by the headers of its client.
+func asksForCall(r *http.Request) bool {
+	if r.Method != http.MethodOptions {
+		return false
+	}
+	names := strings.ToLower(strings.Join(r.Header["Access-Control-Request-Headers"], ","))
+	return strings.Contains(names, "connect-protocol-version") || strings.Contains(names, "x-grpc-web")
 }
 
 // Match tells whether r is for a method that a Handler has: its path is that of one,
@@ -88,7 +97,10 @@ func (h *Handler) Match(r *http.Request) bool {
 		return true
 	}
 	i := strings.LastIndexByte(path, '/')
-	return i > 0 && (r.Method == http.MethodPost || IsCall(r)) && h.services[path[1:i]]
+	if i < 1 || !h.services[path[1:i]] {
+		return false
+	}
+	return r.Method == http.MethodPost || r.Method == http.MethodOptions || IsCall(r)
 }
 
 // ServeHTTP answers one call. A request that cannot be one gets a text that says
@@ -146,7 +158,7 @@ func usage(m *rpc.Method) string {
 	}
 	text := fmt.Sprintf("%s is unary: POST it as application/json or application/proto, application/grpc-web or application/grpc", m.FullName)
 	if m.Idempotency() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
-		return text + "; or GET it with ?encoding=json&message={…}"
+		return text + "; or GET it with the parameters encoding=json and message={…} (curl -G --data-urlencode)"
 	}
 	return text + "; it may have side effects, so not by GET"
 }

@@ -89,6 +89,8 @@ func TestMatch(t *testing.T) {
 		{request(1, "POST", echoPath, "text/plain", ""), true}, // to be told
 		{request(1, "GET", echoPath, "", ""), true},
 		{request(1, "OPTIONS", echoPath, "", ""), true},
+		{request(1, "OPTIONS", "/echo.v1.EchoService/Nope", "", ""), true},
+		{request(1, "OPTIONS", "/echo.v1.Nope/Echo", "", ""), false},
 		{request(1, "DELETE", echoPath, "", ""), true},
 		{request(1, "POST", "/echo.v1.EchoService/Nope", "application/json", ""), true},
 		{request(1, "GET", "/echo.v1.EchoService/Nope", "", ""), false},
@@ -102,10 +104,15 @@ func TestMatch(t *testing.T) {
 			t.Errorf("Match(%s %s %q) = %v, want %v", tt.r.Method, tt.r.URL, tt.r.Header, got, tt.want)
 		}
 	}
+	preflight, other := request(1, "OPTIONS", "/nope/Nope", "", ""), request(1, "OPTIONS", "/nope/Nope", "", "")
+	preflight.Header.Set("Access-Control-Request-Headers", "content-type,x-grpc-web,x-user-agent")
+	other.Header.Set("Access-Control-Request-Headers", "content-type")
 	for _, tt := range []struct {
 		r    *http.Request
 		want bool
 	}{
+		{preflight, true},
+		{other, false},
 		{versioned, true},
 		{request(1, "POST", echoPath, "application/json", ""), false},
 		{request(2, "POST", "/nope", "application/grpc", ""), true},
@@ -130,7 +137,7 @@ func TestRefusals(t *testing.T) {
 		code int
 		want string // in the text
 	}{
-		{request(1, "PUT", echoPath, "application/json", "{}"), 405, "GET it with ?encoding=json"},
+		{request(1, "PUT", echoPath, "application/json", "{}"), 405, "GET it with the parameters encoding=json"},
 		{request(1, "GET", collectPath, "", ""), 405, "POST it as application/connect+json"},
 		{request(1, "GET", expandPath+"?encoding=json&message={}", "", ""), 405, "streams"},
 		{request(1, "POST", echoPath, "", "{}"), 415, "application/json"},
@@ -139,7 +146,9 @@ func TestRefusals(t *testing.T) {
 		{request(1, "POST", echoPath, "application/json; charset=latin1", "{}"), 415, "application/json"},
 		{request(1, "POST", expandPath, "application/json", "{}"), 415, "application/connect+json"},
 		{request(2, "POST", echoPath, "application/grpc+thrift", ""), 415, "application/grpc"},
-		{request(1, "GET", echoPath, "", ""), 415, "?encoding=json"},
+		{request(1, "POST", expandPath, "application/connect+json", `{"message":"a"}`), 200, "invalid_argument"},
+		{request(1, "POST", expandPath, "application/connect+json", `{"message":"a"}`), 200, "comes after 5 bytes"},
+		{request(1, "GET", echoPath, "", ""), 415, "encoding=json"},
 		{request(1, "POST", echoPath, "application/grpc", ""), 505, "HTTP/2"},
 		{request(1, "POST", "/nope", "application/grpc", ""), 505, "HTTP/2"},
 		{request(1, "GET", echoPath+"?encoding=json", "", ""), 400, "message"},

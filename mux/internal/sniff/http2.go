@@ -155,9 +155,10 @@ func (b *headerBlock) add(fragment []byte) bool {
 // close ends the block. It reports whether the block was whole.
 func (b *headerBlock) close() bool { return b.dec.Close() == nil }
 
-// isGRPC reports whether a content-type is that of gRPC itself ("Requests" in PROTOCOL-HTTP2.md), not of gRPC-Web.
+// isGRPC reports whether a content-type is that of gRPC itself ("Requests" in PROTOCOL-HTTP2.md), not of gRPC-Web, and
+// for grpc-go: that would take JSON for protobuf, which the general server tells apart.
 func isGRPC(contentType string) bool {
 	media, _, _ := strings.Cut(contentType, ";")
 	media = strings.ToLower(strings.TrimSpace(media))
-	return media == "application/grpc" || strings.HasPrefix(media, "application/grpc+")
+	return media == "application/grpc" || strings.HasPrefix(media, "application/grpc+") && media != "application/grpc+json"
 }

@@ -15,8 +15,8 @@ const (
 	Unknown Kind = iota
 	// TLS starts with a handshake record (RFC 8446, section 5.1).
 	TLS
-	// GRPC is HTTP/2 whose first request has a content-type of application/grpc or application/grpc+something,
-	// with any parameters. gRPC-Web is HTTP2 or HTTP1.
+	// GRPC is HTTP/2 whose first request has a content-type of application/grpc or application/grpc+something but
+	// json, with any parameters. gRPC-Web is HTTP2 or HTTP1.
 	GRPC
 	// HTTP2 is any other connection that starts with the client preface (RFC 9113, section 3.4): also one that stays
 	// silent after it until the time ends, and one whose frames before the first request are wrong, too many, or want

@@ -18,7 +18,8 @@ var openings = []struct {
 
 	{"gRPC", request("application/grpc"), GRPC},
 	{"gRPC with codec", request("application/grpc+proto"), GRPC},
-	{"gRPC with parameters", request("application/grpc+json; charset=utf-8"), GRPC},
+	{"gRPC in JSON", request("application/grpc+json; charset=utf-8"), HTTP2},
+	{"gRPC with parameters", request("application/grpc+proto; charset=utf-8"), GRPC},
 	{"gRPC with space before parameters", request("application/grpc ;v=1"), GRPC},
 	{"gRPC in capitals", request("Application/GRPC"), GRPC},
 	{"gRPC-Web", request("application/grpc-web+proto"), HTTP2},
