@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -287,4 +288,19 @@ func corsPort(t *testing.T, origins []string) *port {
 	s := mux.NewServer(mux.WithAllowedOrigins(origins...), mux.WithLogger(slog.New(slog.NewTextHandler(t.Output(), nil))))
 	echo.Register(s)
 	return serveOn(t, ln, s, nil)
+}
+
+// A page is not shown why it was refused; who runs the server may be.
+func TestRefusedPageIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	s := mux.NewServer(mux.WithLogger(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+	echo.Register(s)
+	defer s.Close()
+	for method, path := range map[string]string{"POST": echoPath, "OPTIONS": "/echo.v1.EchoService/Nope", "GET": "/ws"} {
+		log.Reset()
+		res := serve(s, method, path, "", map[string]string{"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST"})
+		if got := log.String(); res.StatusCode != http.StatusForbidden || !strings.Contains(got, path) || !strings.Contains(got, "--allow-origin") {
+			t.Errorf("%s %s: %s, logged %q; want 403, path and cure", method, path, res.Status, got)
+		}
+	}
 }
