@@ -1,0 +1,54 @@
+package wsrpc
+
+import (
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// frame is one frame of grpc-ws.v1 (PROTOCOL.md, section 2), in no encoding. What
+// is absent is zero or nil; a message and metadata that are there and empty are not
+// nil.
+type frame struct {
+	call uint32
+
+	open      *openFrame
+	credit    uint32
+	header    metadata.MD
+	message   []byte // encoded as the frame is
+	halfClose bool
+	cancel    bool
+	end       *endFrame
+
+	hello  *helloFrame
+	ping   *uint64
+	pong   *uint64
+	goAway *goAwayFrame
+}
+
+type openFrame struct {
+	method    string
+	metadata  metadata.MD
+	timeoutMS uint64 // zero: none
+}
+
+type endFrame struct {
+	code    uint32 // of gRPC
+	message string
+	details []*anypb.Any
+	trailer metadata.MD
+}
+
+type helloFrame struct {
+	window     uint32 // zero: not told; likewise the others
+	maxMessage uint32
+	maxCalls   uint32
+	metadata   metadata.MD
+}
+
+type goAwayFrame struct {
+	lastCall uint32
+	reason   string
+}
+
+// typePrefix is what a detail's type is under where it does not say (section 2).
+const typePrefix = "type.googleapis.com/"

@@ -1,0 +1,221 @@
+package wsrpc
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/testing/protocmp"
+)
+
+// vector is an entry of a file in testdata/vectors.
+type vector struct {
+	Name    string
+	Text    *string
+	Binary  *string // hex
+	Written bool
+	Close   int
+}
+
+func vectors(t testing.TB, name string) []vector {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "vectors", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vs []vector
+	if err := json.Unmarshal(b, &vs); err != nil || len(vs) == 0 {
+		t.Fatalf("%s: %d vectors, %v", name, len(vs), err)
+	}
+	return vs
+}
+
+func (v vector) bytes(t testing.TB) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(*v.Binary)
+	if err != nil {
+		t.Fatalf("%s: %v", v.Name, err)
+	}
+	return b
+}
+
+func diffFrames(a, b *frame) string {
+	return cmp.Diff(a, b, cmp.AllowUnexported(frame{}, openFrame{}, endFrame{}, helloFrame{}, goAwayFrame{}), protocmp.Transform())
+}
+
+// What a frame says is the same in both encodings, and is written as it is read.
+func TestFrameVectors(t *testing.T) {
+	written := 0
+	for _, v := range vectors(t, "frames.json") {
+		var text, binary frame
+		if err := text.parseJSON([]byte(*v.Text)); err != nil {
+			t.Errorf("%s: JSON: %v", v.Name, err)
+			continue
+		}
+		if err := binary.parseBinary(v.bytes(t)); err != nil {
+			t.Errorf("%s: protobuf: %v", v.Name, err)
+			continue
+		}
+		if v.Written {
+			written++
+			if b, err := text.appendJSON([]byte("x")); err != nil || string(b) != "x"+*v.Text {
+				t.Errorf("%s: JSON is written as %s, %v, want x%s", v.Name, b, err, *v.Text)
+			}
+			if b := binary.appendBinary([]byte("x")); !bytes.Equal(b, append([]byte("x"), v.bytes(t)...)) {
+				t.Errorf("%s: protobuf is written as %x, want 78%s", v.Name, b, *v.Binary)
+			}
+		}
+		if (text.message == nil) != (binary.message == nil) {
+			t.Errorf("%s: a message in JSON: %v, in protobuf: %v", v.Name, text.message != nil, binary.message != nil)
+		}
+		text.message, binary.message = nil, nil
+		if diff := diffFrames(&text, &binary); diff != "" {
+			t.Errorf("%s: the encodings differ (-JSON +protobuf):\n%s", v.Name, diff)
+		}
+	}
+	if written < 10 {
+		t.Errorf("only %d vectors tell how a frame is written", written)
+	}
+}
+
+func TestMalformedVectors(t *testing.T) {
+	for _, v := range vectors(t, "malformed.json") {
+		var f frame
+		var err error
+		if v.Text != nil {
+			err = f.parseJSON([]byte(*v.Text))
+		} else {
+			err = f.parseBinary(v.bytes(t))
+		}
+		if err == nil || len(err.Error()) > 123 || v.Close != 1007 {
+			t.Errorf("%s: %v, close code %d; want an error that fits into a close frame, and 1007", v.Name, err, v.Close)
+		}
+	}
+}
+
+// The examples of PROTOCOL.md are frames, and among the vectors.
+func TestExamplesOfProtocol(t *testing.T) {
+	text, err := os.ReadFile("PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, examples, ok := bytes.Cut(text, []byte("## 8. Examples"))
+	if !ok {
+		t.Fatal("PROTOCOL.md has no examples")
+	}
+	n := 0
+	for line := range bytes.Lines(examples) {
+		_, example, ok := bytes.Cut(line, []byte(" {"))
+		if !ok || line[0] != '<' && line[0] != '>' {
+			continue
+		}
+		n++
+		example = append([]byte("{"), bytes.TrimSpace(example)...)
+		var f frame
+		if err := f.parseJSON(example); err != nil {
+			t.Errorf("%s: %v", example, err)
+		}
+		if b, err := f.appendJSON(nil); err != nil || !bytes.Equal(b, example) {
+			t.Errorf("%s is written as %s, %v", example, b, err)
+		}
+	}
+	if n < 10 {
+		t.Errorf("%d examples were found", n)
+	}
+}
+
+// What can be read can be written and read again, to the same; in JSON too, if it
+// can be said there.
+func FuzzFrameBinary(f *testing.F) {
+	for _, name := range []string{"frames.json", "malformed.json"} {
+		for _, v := range vectors(f, name) {
+			if v.Binary != nil {
+				f.Add(v.bytes(f))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var first, again frame
+		if err := first.parseBinary(b); err != nil {
+			if len(err.Error()) > 123 {
+				t.Fatalf("an error of %d bytes", len(err.Error()))
+			}
+			return
+		}
+		if err := again.parseBinary(first.appendBinary(nil)); err != nil {
+			t.Fatalf("%x: written and read again: %v", b, err)
+		}
+		normalise(&first)
+		normalise(&again)
+		if diff := diffFrames(&first, &again); diff != "" {
+			t.Fatalf("%x: written and read again (-first +again):\n%s", b, diff)
+		}
+	})
+}
+
+func FuzzFrameJSON(f *testing.F) {
+	for _, name := range []string{"frames.json", "malformed.json"} {
+		for _, v := range vectors(f, name) {
+			if v.Text != nil {
+				f.Add([]byte(*v.Text))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var first, again frame
+		if err := first.parseJSON(b); err != nil {
+			if len(err.Error()) > 123 {
+				t.Fatalf("an error of %d bytes", len(err.Error()))
+			}
+			return
+		}
+		text, err := first.appendJSON(nil)
+		if err == nil {
+			err = again.parseJSON(text)
+		}
+		if err != nil {
+			t.Fatalf("%s: written and read again: %v", b, err)
+		}
+		// Blanks in a message are not written.
+		if (first.message == nil) != (again.message == nil) {
+			t.Fatalf("%s: a message first: %v, again: %v", b, first.message != nil, again.message != nil)
+		}
+		first.message, again.message = nil, nil
+		normalise(&first)
+		normalise(&again)
+		if diff := diffFrames(&first, &again); diff != "" {
+			t.Fatalf("%s: written and read again (-first +again):\n%s", b, diff)
+		}
+	})
+}
+
+// normalise makes metadata that is empty, in whichever way, nil: it is not written.
+func normalise(f *frame) {
+	var all []*metadata.MD
+	if f.open != nil {
+		all = append(all, &f.open.metadata)
+	}
+	if f.end != nil {
+		all = append(all, &f.end.trailer)
+	}
+	if f.hello != nil {
+		all = append(all, &f.hello.metadata)
+	}
+	for _, md := range all {
+		if len(*md) == 0 {
+			*md = nil
+		}
+	}
+	for _, md := range append(all, &f.header) {
+		for key, values := range *md {
+			if len(values) == 0 {
+				delete(*md, key)
+			}
+		}
+	}
+}
