@@ -141,6 +141,29 @@ func dropReserved(md metadata.MD) metadata.MD {
 	return md
 }
 
+// OverlayMetadata returns base with the keys of md, metadata that a client has sent
+// beside the header of its request, in place of base's own. What gRPC reserves for
+// itself is left out of md. Neither is changed; base is returned where md adds nothing.
+//
+// The error is INVALID_ARGUMENT and safe for the client.
+func OverlayMetadata(base, md metadata.MD) (metadata.MD, error) {
+	if len(md) == 0 {
+		return base, nil
+	}
+	if err := validate(md); err != nil {
+		return nil, status.Error(codes.InvalidArgument, status.Convert(err).Message())
+	}
+	both := make(metadata.MD, len(base)+len(md))
+	maps.Copy(both, md)
+	dropReserved(both)
+	for key, values := range base {
+		if _, ok := both[key]; !ok {
+			both[key] = values
+		}
+	}
+	return both, nil
+}
+
 // validate checks metadata that is to be sent ("Custom-Metadata" in
 // PROTOCOL-HTTP2.md): keys of 0-9 a-z _ - . and values of printable ASCII, but
 // any bytes where the key ends in "-bin". As with grpc-go, upper case is

@@ -155,3 +155,33 @@ func FuzzRequestMetadata(f *testing.F) {
 		}
 	})
 }
+
+func TestOverlayMetadata(t *testing.T) {
+	base := metadata.MD{"a": {"1"}, "b": {"2"}, ":authority": {"x"}, "user-agent": {"u"}}
+	for _, tt := range []struct {
+		md, want metadata.MD
+		text     string // of the error
+	}{
+		{md: nil, want: base},
+		{md: metadata.MD{"b": {"3", "4"}, "c-bin": {"\x00"}},
+			want: metadata.MD{"a": {"1"}, "b": {"3", "4"}, "c-bin": {"\x00"}, ":authority": {"x"}, "user-agent": {"u"}}},
+		{md: metadata.MD{":authority": {"y"}, "user-agent": {"v"}, "grpc-timeout": {"1S"}}, want: base},
+		{md: metadata.MD{"Upper": {"1"}}, text: "Upper"},
+		{md: metadata.MD{"a": {"\n"}}, text: "non-printable"},
+		{md: metadata.MD{"": {"1"}}, text: "empty key"},
+	} {
+		got, err := rpc.OverlayMetadata(base, tt.md)
+		if tt.text != "" {
+			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("%q: %v, want INVALID_ARGUMENT with %q", tt.md, err, tt.text)
+			}
+			continue
+		}
+		if err != nil || !cmp.Equal(got, tt.want) {
+			t.Errorf("%q over base = %q, %v, want %q", tt.md, got, err, tt.want)
+		}
+	}
+	if len(base["b"]) != 1 || len(base) != 4 {
+		t.Errorf("base was changed: %q", base)
+	}
+}

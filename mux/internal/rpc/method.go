@@ -73,6 +73,15 @@ type EarlyTrailer interface {
 	SetTrailer(md metadata.MD)
 }
 
+// A LateHeader is a Stream whose wire can carry the header together with what
+// follows it. SetHeader is called instead of SendHeader when the handler has not
+// asked for the header to go out by itself: before the first SendMsg, or at the end
+// of a call without one, if there is something in it.
+type LateHeader interface {
+	Stream
+	SetHeader(md metadata.MD)
+}
+
 // Serve runs one call to its end on the caller's goroutine and returns the
 // trailer and the outcome: nil for OK, else an error of package status, safe for
 // the client. The handler's context ends when the handler returns, when ctx

@@ -96,7 +96,7 @@ func (s *serverStream) SendHeader(md metadata.MD) error {
 	if !ok {
 		return errHeaderSent
 	}
-	return s.writeHeader(header)
+	return s.writeHeader(header, true)
 }
 
 // takeHeader adds md to what was set and marks the header as sent. It reports
@@ -111,9 +111,14 @@ func (s *serverStream) takeHeader(md metadata.MD) (metadata.MD, bool) {
 	return dropReserved(appendMD(s.header, md)), true
 }
 
-// writeHeader is called without s.mu: stats handlers are the user's code.
-func (s *serverStream) writeHeader(md metadata.MD) error {
+// writeHeader sends the header: now, or with what follows where the wire can do so.
+// It is called without s.mu: stats handlers are the user's code.
+func (s *serverStream) writeHeader(md metadata.MD, now bool) error {
 	s.stats.outHeader(s.ctx, md)
+	if late, ok := s.wire.(LateHeader); ok && !now {
+		late.SetHeader(md)
+		return nil
+	}
 	if err := s.wire.SendHeader(md); err != nil {
 		return s.fail(err)
 	}
@@ -191,7 +196,7 @@ func (s *serverStream) SendMsg(m any) error {
 	}
 	defer s.uses.Done()
 	if header, ok := s.takeHeader(nil); ok {
-		if err := s.writeHeader(header); err != nil {
+		if err := s.writeHeader(header, false); err != nil {
 			return err
 		}
 	}
@@ -219,7 +224,7 @@ func (s *serverStream) finish(err error) (metadata.MD, error) {
 	s.uses.Wait()
 	if len(s.header) > 0 { // nobody else touches it any more
 		if header, ok := s.takeHeader(nil); ok {
-			if werr := s.writeHeader(header); werr != nil && err == nil {
+			if werr := s.writeHeader(header, false); werr != nil && err == nil {
 				err = statusError(werr)
 			}
 		}

@@ -209,6 +209,35 @@ func TestEarlyTrailer(t *testing.T) {
 	}
 }
 
+// late is a wire that has the header together with what follows it.
+type late struct{ wire }
+
+func (l *late) SetHeader(md metadata.MD) { l.log = append(l.log, "held "+md.Get("a")[0]) }
+
+// A header that the handler has not sent itself may go with what follows it.
+func TestLateHeader(t *testing.T) {
+	set := func(ss grpc.ServerStream) error { return ss.SetHeader(metadata.Pairs("a", "1")) }
+	for _, tt := range []struct {
+		name    string
+		handler func(grpc.ServerStream) error
+		want    []string
+	}{
+		{"set", set, []string{"held 1"}},
+		{"set, message", func(ss grpc.ServerStream) error {
+			return errors.Join(set(ss), ss.SendMsg(new(text)), ss.SendMsg(new(text)))
+		}, []string{"held 1", "message", "message"}},
+		{"set, sent, message", func(ss grpc.ServerStream) error {
+			return errors.Join(set(ss), ss.SendHeader(nil), ss.SendMsg(new(text)))
+		}, []string{"header", "message"}},
+	} {
+		reg := newRegistry(rpc.Config{}, (&script{stream: tt.handler}).register)
+		w := new(late)
+		if _, err := lookup(t, reg, scriptBidi).Serve(t.Context(), newCall(), w); err != nil || !slices.Equal(w.log, tt.want) {
+			t.Errorf("%s: the adapter saw %q, %v, want %q, nil", tt.name, w.log, err, tt.want)
+		}
+	}
+}
+
 // Once the wire has failed, the call has, and the wire is left alone.
 func TestWireFailureIsTheOutcome(t *testing.T) {
 	broken := status.Error(codes.Unavailable, "broken")

@@ -114,7 +114,7 @@ func (c *Conn) gorillaClosed(code int, reason string) {
 }
 
 func (c *Conn) tooBig() {
-	c.CloseWith(CloseTooBig, fmt.Sprintf("message larger than %d bytes", c.server.cfg.MaxMessageBytes))
+	c.CloseWith(CloseTooBig, fmt.Sprintf("message larger than %d bytes", c.limit))
 }
 
 // flushed is called when our close frame has been written.

@@ -232,3 +232,25 @@ func TestReadWaitsForCause(t *testing.T) {
 		}
 	})
 }
+
+// A handler may take larger messages than the others.
+func TestSetLimit(t *testing.T) {
+	for _, n := range []int{100, 101} {
+		end := make(chan error, 1)
+		c := pipe(t, NewServer(Config{MaxMessageBytes: 10, Log: quiet}), func(c *Conn) {
+			c.SetLimit(100)
+			lives(end)(c)
+		})
+		c.send(text(long(n)))
+		if n == 100 {
+			c.send(closing(1000, ""))
+			c.want("close 1000")
+		} else {
+			c.want("close 1009")
+			c.conn.Close()
+		}
+		if err := <-end; (err.Error() == `socket: closed by server: 1009 "message larger than 100 bytes"`) != (n > 100) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}

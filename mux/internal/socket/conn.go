@@ -36,6 +36,7 @@ type Conn struct {
 	cancel context.CancelCauseFunc
 
 	// The reader's own.
+	limit   int           // bytes of a message
 	readErr error         // the first error of gorilla's, which must not be asked again
 	pings   *rate.Limiter // of the peer's pings and pongs
 
@@ -51,6 +52,7 @@ func newConn(s *Server, ctx context.Context, ws *websocket.Conn, w *wire) *Conn 
 		server: s,
 		ws:     ws,
 		wire:   w,
+		limit:  s.cfg.MaxMessageBytes,
 		// Ten a second after a burst of twenty: clients ping every few
 		// seconds, at most.
 		pings: rate.NewLimiter(10, 20),
@@ -67,7 +69,7 @@ func newConn(s *Server, ctx context.Context, ws *websocket.Conn, w *wire) *Conn 
 		freed:   make(chan struct{}, 1),
 	}
 	w.closeFrame = c.gorillaClosed
-	ws.SetReadLimit(int64(s.cfg.MaxMessageBytes))
+	ws.SetReadLimit(int64(c.limit))
 	ws.SetPingHandler(c.pinged)
 	ws.SetPongHandler(c.ponged)
 	ws.SetCloseHandler(c.peerClosed)
@@ -101,6 +103,18 @@ func (c *Conn) Subprotocol() string { return c.ws.Subprotocol() }
 // Write returned nil.
 func (c *Conn) Write(ctx context.Context, kind Kind, p []byte) error {
 	return c.out.write(ctx, byte(kind), p)
+}
+
+// WriteNow is Write for messages that are short and that the peer cannot have many
+// of: it takes p though the queue is full, ahead of the writers who wait. After the
+// end of the socket it does nothing.
+func (c *Conn) WriteNow(kind Kind, p []byte) { c.out.control(byte(kind), p) }
+
+// SetLimit makes n the largest message accepted, in bytes, in place of the Server's
+// MaxMessageBytes. The goroutine that reads may call it.
+func (c *Conn) SetLimit(n int) {
+	c.limit = n
+	c.ws.SetReadLimit(int64(n))
 }
 
 // ping asks the peer for a sign of life. It is called by c.timer.

@@ -115,9 +115,9 @@ func (q *queue) wait(ctx context.Context, size int) error {
 	return nil
 }
 
-// control takes a control frame, full or not: those are few, since the peer's
-// pings are rationed, and the reader must not wait for a slow peer to be told of
-// its pong. It is false if no frame is taken any more.
+// control takes a control frame, or a message like one, full or not: those are few,
+// since the peer's pings are rationed, and the reader must not wait for a slow peer
+// to be told of its pong. It is false if no frame is taken any more.
 func (q *queue) control(opcode byte, p []byte) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -74,7 +74,7 @@ func (c *Conn) fill(m *Message, r io.Reader) error {
 	for {
 		if len(m.Data) == cap(m.Data) {
 			// One byte above the limit, so that there is room to find the end.
-			grown := make([]byte, len(m.Data), min(2*cap(m.Data), c.server.cfg.MaxMessageBytes)+1)
+			grown := make([]byte, len(m.Data), min(2*cap(m.Data), c.limit)+1)
 			copy(grown, m.Data)
 			m.Data = grown
 		}

@@ -175,6 +175,27 @@ func TestNoOvertaking(t *testing.T) {
 	})
 }
 
+// WriteNow neither waits for room nor for those who do.
+func TestWriteNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, g := gated(t, Config{QueueBytes: 1000}, func(c *Conn) {
+			c.Write(c.Context(), Binary, []byte(long(1)))
+			time.Sleep(time.Nanosecond)
+			c.Write(c.Context(), Binary, []byte(long(900)))
+			var wg sync.WaitGroup
+			wg.Go(func() { c.Write(c.Context(), Binary, []byte(long(800))) })
+			time.Sleep(time.Nanosecond)
+			c.WriteNow(Text, []byte("now"))
+			wg.Wait()
+			c.CloseWith(CloseNormal, "")
+			c.WriteNow(Text, []byte("late"))
+		})
+		time.Sleep(time.Second)
+		close(g.pass)
+		c.want(describe(fin|opBinary, long(1)), describe(fin|opBinary, long(900)), `text "now"`, describe(fin|opBinary, long(800)), "close 1000")
+	})
+}
+
 func TestWriteContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cause := errors.New("changed my mind")
