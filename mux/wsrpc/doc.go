@@ -1,4 +1,18 @@
-// Package wsrpc carries gRPC calls over WebSocket.
+// Package wsrpc carries gRPC calls over WebSocket, in two forms.
+//
+// # Many calls on a socket
+//
+// A client that opens /grpc-ws with the subprotocol grpc-ws.v1 makes any number of
+// calls there, at the same time and of all four kinds, with all that gRPC has:
+// metadata both ways, deadlines, cancellation, details of a status, flow control. The
+// wire is specified in PROTOCOL.md, for clients in any language.
+//
+// The goroutine that reads the socket takes frames apart and never waits for a call
+// (calls.go); what a handler does not receive in time waits within the credit that the
+// client has (credit.go). Calls run on workers, goroutines that keep their grown stacks
+// as long as there are calls on the socket (worker.go); an idle one has its reader only.
+// What a call has to say leaves in as few frames as possible: the answer of a unary
+// call with its header, trailer and status in one (call.go).
 //
 // # One method a connection
 //

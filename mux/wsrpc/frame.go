@@ -3,6 +3,8 @@ package wsrpc
 import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"oneport/mux/internal/socket"
 )
 
 // frame is one frame of grpc-ws.v1 (PROTOCOL.md, section 2), in no encoding. What
@@ -48,6 +50,23 @@ type helloFrame struct {
 type goAwayFrame struct {
 	lastCall uint32
 	reason   string
+}
+
+// append appends the encoding of f to b.
+func (f *frame) append(b []byte, kind socket.Kind) ([]byte, error) {
+	if kind == socket.Text {
+		return f.appendJSON(b)
+	}
+	return f.appendBinary(b), nil
+}
+
+// parse decodes b into f, which is zero. In protobuf the message of f is a part of b,
+// in JSON a copy. The error is fit for a close frame.
+func (f *frame) parse(kind socket.Kind, b []byte) error {
+	if kind == socket.Text {
+		return f.parseJSON(b)
+	}
+	return f.parseBinary(b)
 }
 
 // typePrefix is what a detail's type is under where it does not say (section 2).

@@ -98,7 +98,7 @@ func (f *frame) appendJSON(b []byte) ([]byte, error) {
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
 }
 
-// parseJSON decodes b into f, which is zero. The message of f is a part of b or a copy.
+// parseJSON decodes b into f, which is zero. The message of f is a copy.
 // The error is fit for a close frame.
 func (f *frame) parseJSON(b []byte) error {
 	var j jsonFrame

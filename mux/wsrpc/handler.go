@@ -20,8 +20,9 @@ const Path = "/grpc-ws"
 const defaultMethod = "/helloworld.Greeter/SayHello"
 
 // Handler upgrades requests for /grpc-ws/{service}/{method} and runs that method
-// on the WebSocket, in this process. The Origin of a request must have been
-// judged, and its context must carry the peer.
+// on the WebSocket, in this process; at /grpc-ws, for clients that offer grpc-ws.v1,
+// any number of calls. The Origin of a request must have been judged, and its context
+// must carry the peer.
 type Handler struct {
 	reg     *rpc.Registry
 	sockets *socket.Server
@@ -37,10 +38,14 @@ func NewHandler(reg *rpc.Registry, sockets *socket.Server) *Handler {
 
 // ServeHTTP answers what is not a call with the reason, before any upgrade: 404
 // for an unknown method, 400 for headers that cannot be metadata or for a
-// subprotocol, and 426 for a request that is no upgrade.
+// subprotocol that is not spoken there, and 426 for a request that is no upgrade.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, Path)
 	if name == "" || name == "/" {
+		if offersSubprotocol(r) {
+			h.serveCalls(w, r)
+			return
+		}
 		name = defaultMethod
 	}
 	method, err := h.reg.Lookup(name)
@@ -55,14 +60,31 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, status.Convert(err).Message(), http.StatusBadRequest)
 		return
 	}
-	if r.Header.Get("Sec-Websocket-Protocol") != "" {
+	if offersSubprotocol(r) {
 		// A browser would drop a socket that agrees to none of its offers.
-		http.Error(w, "no subprotocol is known here: connect without one", http.StatusBadRequest)
+		text := fmt.Sprintf("no subprotocol is spoken here: connect without one, or to %s with %s", Path, Subprotocol)
+		http.Error(w, text, http.StatusBadRequest)
 		return
 	}
 	h.sockets.Upgrade(w, r, func(c *socket.Conn) {
 		newSession(c, method, call).run()
 	})
+}
+
+// serveCalls begins a socket of grpc-ws.v1.
+func (h *Handler) serveCalls(w http.ResponseWriter, r *http.Request) {
+	call, err := newCall(r)
+	if err != nil {
+		http.Error(w, status.Convert(err).Message(), http.StatusBadRequest)
+		return
+	}
+	h.sockets.Upgrade(w, r, func(c *socket.Conn) {
+		newMultiplexer(c, h.reg, call).run()
+	}, Subprotocol)
+}
+
+func offersSubprotocol(r *http.Request) bool {
+	return strings.Trim(strings.Join(r.Header["Sec-Websocket-Protocol"], ","), ", \t") != ""
 }
 
 // newCall makes a Call of what the handshake says. The error is safe for the

@@ -36,9 +36,13 @@ type server struct {
 }
 
 func start(t *testing.T, register func(grpc.ServiceRegistrar)) *server {
-	reg := rpc.NewRegistry(rpc.Config{MaxMessageBytes: 1000})
+	return startWith(t, rpc.Config{MaxMessageBytes: 1000}, register)
+}
+
+func startWith(t *testing.T, cfg rpc.Config, register func(grpc.ServiceRegistrar)) *server {
+	reg := rpc.NewRegistry(cfg)
 	register(reg)
-	sockets := socket.NewServer(socket.Config{MaxMessageBytes: 1000})
+	sockets := socket.NewServer(socket.Config{MaxMessageBytes: reg.MaxMessageBytes()})
 	ts := httptest.NewServer(wsrpc.NewHandler(reg, sockets))
 	t.Cleanup(func() {
 		ts.Close()
@@ -417,7 +421,11 @@ func TestRefusals(t *testing.T) {
 		{"/grpc-ws//echo.v1.EchoService/Echo", upgrade(http.Header{}), http.StatusNotFound, ""},
 		{echoPath, upgrade(http.Header{"Grpc-Timeout": {"1"}}), http.StatusBadRequest, "grpc-timeout"},
 		{echoPath, upgrade(http.Header{"X-Bin": {"!"}}), http.StatusBadRequest, "x-bin"},
-		{echoPath, upgrade(http.Header{"Sec-Websocket-Protocol": {"chat"}}), http.StatusBadRequest, "subprotocol"},
+		{echoPath, upgrade(http.Header{"Sec-Websocket-Protocol": {"chat"}}), http.StatusBadRequest, "to /grpc-ws with grpc-ws.v1"},
+		{echoPath, upgrade(http.Header{"Sec-Websocket-Protocol": {"grpc-ws.v1"}}), http.StatusBadRequest, "to /grpc-ws with grpc-ws.v1"},
+		{"/grpc-ws", upgrade(http.Header{"Sec-Websocket-Protocol": {"chat, graphql-ws"}}), http.StatusBadRequest, "known: grpc-ws.v1"},
+		{"/grpc-ws/", upgrade(http.Header{"Sec-Websocket-Protocol": {"grpc-ws.v1"}, "X-Bin": {"!"}}), http.StatusBadRequest, "x-bin"},
+		{"/grpc-ws", http.Header{"Sec-Websocket-Protocol": {"grpc-ws.v1"}}, http.StatusUpgradeRequired, "WebSocket"},
 	}
 	for _, tt := range tests {
 		req, err := http.NewRequest("GET", "http"+strings.TrimPrefix(s.url, "ws")+tt.path, nil)

@@ -1,0 +1,215 @@
+package wsrpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"oneport/mux/internal/rpc"
+	"oneport/mux/internal/socket"
+)
+
+// call is one call of grpc-ws.v1. The goroutine that reads the socket feeds it, a
+// worker runs it and writes all there is to write of it.
+type call struct {
+	owner  *multiplexer
+	number uint32
+	kind   socket.Kind // in which it is answered
+	method *rpc.Method
+	known  rpc.Call
+
+	// ctx stands in a struct because it is the call's own, as grpc.ServerStream's.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	in  requests
+	out credit
+
+	// The handler's side.
+	header  metadata.MD // to go with the next frame; nil if there is none
+	answer  []byte      // of a method that answers with one message, to go with the end
+	answers int
+
+	mu      sync.Mutex
+	failure error // why the call ends, whatever the handler says; guarded by mu
+}
+
+// A call is the dispatcher's Stream of itself.
+var _ rpc.LateHeader = (*call)(nil)
+
+// feed gives the call what a frame has for it. It reports whether m, which holds the
+// bytes of the frame, has been kept.
+func (c *call) feed(f *frame, m *socket.Message) (kept bool) {
+	if f.credit > 0 && !c.out.add(f.credit) {
+		c.fail(status.Errorf(codes.ResourceExhausted, "credit above %d", maxCredit))
+	}
+	if f.message != nil {
+		limit := c.owner.reg.MaxMessageBytes()
+		if len(f.message) > limit {
+			c.fail(rpc.ErrTooLarge(len(f.message), limit))
+		} else {
+			var err error
+			if kept, err = c.in.put(f.message, m); err != nil {
+				c.fail(err)
+			}
+		}
+	}
+	if f.halfClose {
+		c.in.close()
+	}
+	return kept
+}
+
+// abort ends the call because the client has cancelled it.
+func (c *call) abort() {
+	c.owner.remove(c)
+	c.cancel()
+	c.in.drop()
+}
+
+// fail ends the call with err, a status. The worker tells the client, once the handler
+// has noticed.
+func (c *call) fail(err error) {
+	c.mu.Lock()
+	if c.failure == nil {
+		c.failure = err
+	}
+	c.mu.Unlock()
+	c.cancel()
+	c.in.drop()
+}
+
+// failed is why the call has ended, or nil.
+func (c *call) failed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failure
+}
+
+// contextError is why a wait of the handler was in vain.
+func (c *call) contextError(err error) error {
+	if failure := c.failed(); failure != nil {
+		return failure
+	}
+	return status.FromContextError(err).Err()
+}
+
+// errGone is the outcome of a call whose handler has ended its goroutine.
+var errGone = status.Error(codes.Internal, "the handler did not return")
+
+// run serves the call to its end.
+func (c *call) run() {
+	var trailer metadata.MD
+	err := errGone
+	defer func() { c.finish(trailer, err) }() // also when the handler ends this goroutine
+	trailer, err = c.method.Serve(c.ctx, &c.known, c)
+}
+
+// finish tells the client how the call ended, unless it has cancelled it.
+func (c *call) finish(trailer metadata.MD, err error) {
+	c.cancel()
+	c.in.drop()
+	if !c.owner.remove(c) {
+		return
+	}
+	if failure := c.failed(); failure != nil {
+		err = failure
+	}
+	if err == nil && !c.method.ServerStreams && c.answers == 0 {
+		err = status.Errorf(codes.Internal, "%s ended OK without an answer", c.method.FullName)
+	}
+	f := frame{call: c.number, header: c.header, end: newEnd(err, trailer)}
+	if err == nil {
+		f.message = c.answer
+	}
+	// Should the socket have ended, its reader knows why.
+	_ = c.owner.write(c.owner.conn.Context(), c.kind, &f)
+}
+
+// newEnd makes the last frame of a call with this outcome.
+func newEnd(err error, trailer metadata.MD) *endFrame {
+	st := status.Convert(err)
+	return &endFrame{
+		code:    uint32(st.Code()),
+		message: strings.ToValidUTF8(st.Message(), "\uFFFD"),
+		details: st.Proto().GetDetails(),
+		trailer: trailer,
+	}
+}
+
+func (c *call) RecvMsg(ctx context.Context, m any) (int, error) {
+	r, give, err := c.in.take(ctx)
+	if err == io.EOF {
+		return 0, io.EOF
+	}
+	if err != nil {
+		return 0, c.contextError(err)
+	}
+	defer r.release()
+	if give > 0 {
+		c.owner.writeNow(c.kind, &frame{call: c.number, credit: give})
+	}
+	if err := codec(r.kind).Unmarshal(r.data, m); err != nil {
+		return 0, status.Errorf(codes.InvalidArgument, "bad request message: %.200v", err)
+	}
+	return len(r.data), nil
+}
+
+// SetHeader keeps md for the next frame. The absence of a header says the same as an
+// empty one.
+func (c *call) SetHeader(md metadata.MD) {
+	if len(md) > 0 {
+		c.header = md
+	}
+}
+
+func (c *call) SendHeader(md metadata.MD) error {
+	if md == nil {
+		md = metadata.MD{}
+	}
+	return c.send(c.ctx, &frame{call: c.number, header: md})
+}
+
+func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
+	if err := c.out.wait(ctx); err != nil {
+		return 0, c.contextError(err)
+	}
+	c.answers++
+	if !c.method.ServerStreams && c.answers > 1 {
+		return 0, status.Errorf(codes.Internal, "%s answers with one message and sent another", c.method.FullName)
+	}
+	b, err := codec(c.kind).Append(nil, m)
+	if err != nil {
+		return 0, status.Errorf(codes.Internal, "answer cannot be encoded: %v", err)
+	}
+	if b == nil {
+		b = []byte{} // a message all the same
+	}
+	c.out.spend(len(b))
+	if !c.method.ServerStreams {
+		c.answer = b
+		return len(b), nil
+	}
+	f := frame{call: c.number, header: c.header, message: b}
+	c.header = nil
+	return len(b), c.send(ctx, &f)
+}
+
+// send writes a frame while the call goes on.
+func (c *call) send(ctx context.Context, f *frame) error {
+	err := c.owner.write(ctx, c.kind, f)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ctx.Err()):
+		return c.contextError(err)
+	default:
+		return status.Errorf(codes.Unavailable, "answer cannot be sent: %v", err)
+	}
+}
