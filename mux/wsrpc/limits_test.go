@@ -1,0 +1,176 @@
+package wsrpc
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+)
+
+// waits is a service that waits for the end of its calls.
+var waits = &script{
+	unary:  func(ctx context.Context, _ *text) (*text, error) { <-ctx.Done(); return nil, ctx.Err() },
+	stream: func(ss grpc.ServerStream) error { <-ss.Context().Done(); return ss.Context().Err() },
+}
+
+func open(call int, method, more string) string {
+	return fmt.Sprintf(`{"call":%d,"open":{"method":"t/%s"}%s}`, call, method, more)
+}
+
+func TestFirstFrameDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := connect(t, waits, nil)
+		start := time.Now()
+		p.want("websocket: close 4408: no frame within 10s")
+		if got := time.Since(start); got != 10*time.Second {
+			t.Errorf("closed after %v, want 10 s", got)
+		}
+		p.close()
+
+		p = connect(t, waits, nil)
+		time.Sleep(10*time.Second - 1)
+		p.send(`{}`)
+		p.want(helloText)
+		time.Sleep(time.Minute)
+		p.send(`{"ping":1}`)
+		p.want(`{"pong":1}`)
+		p.close()
+	})
+}
+
+func TestPingRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := connect(t, waits, nil)
+		defer p.close()
+		p.send(`{}`)
+		p.want(helloText)
+		pings := func(n int) {
+			for i := range n {
+				p.send(fmt.Sprintf(`{"ping":%d}`, i))
+				p.want(fmt.Sprintf(`{"pong":%d}`, i))
+			}
+		}
+		pings(20)
+		time.Sleep(time.Second)
+		pings(10)
+		p.send(`{"ping":0}`)
+		p.want("websocket: close 1008 (policy violation): too many pings")
+	})
+}
+
+func TestMaxCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := connect(t, waits, nil)
+		defer p.close()
+		n := 0
+		next := func(method string) {
+			n++
+			p.send(open(n, method, `,"message":"x"`))
+		}
+		for range 100 {
+			next("Unary")
+		}
+		p.want(helloText)
+		synctest.Wait()
+		p.quiet()
+		next("Bidi")
+		p.wantEnd(101, 8)
+		// One that is over makes room for one.
+		p.send(`{"call":7,"cancel":true}`)
+		next("Server")
+		synctest.Wait()
+		p.quiet()
+		next("Client")
+		p.wantEnd(103, 8)
+	})
+}
+
+// Calls that were cancelled and whose handlers do not end count apart.
+func TestMaxStubbornCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, release := make(chan struct{}), make(chan struct{})
+		p := connect(t, &script{unary: func(context.Context, *text) (*text, error) {
+			began <- struct{}{}
+			<-release
+			return new(text), nil
+		}}, nil)
+		for i := 1; i <= 200; i++ {
+			p.send(open(i, "Unary", `,"message":"x"`))
+			<-began
+			p.send(fmt.Sprintf(`{"call":%d,"cancel":true}`, i))
+		}
+		p.want(helloText)
+		synctest.Wait()
+		p.quiet()
+		p.send(open(201, "Unary", `,"message":"x"`))
+		p.wantEnd(201, 8)
+		close(release)
+		synctest.Wait()
+		p.quiet() // nothing is said of cancelled calls
+		p.send(open(202, "Unary", `,"message":"x"`))
+		<-began
+		p.want(`{"call":202,"message":"","end":{}}`)
+		p.close()
+	})
+}
+
+func TestMetadataLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := connect(t, &script{unary: func(_ context.Context, in *text) (*text, error) { return in, nil }}, nil)
+		defer p.close()
+		// Two values: 2*(1+32) bytes beside them.
+		md := func(n int) string {
+			return fmt.Sprintf(`{"k":["v","%s"]}`, strings.Repeat("v", n-2*(1+32)-1))
+		}
+		call := func(n int, md string) string {
+			return fmt.Sprintf(`{"call":%d,"open":{"method":"t/Unary","metadata":%s},"message":"x"}`, n, md)
+		}
+		p.send(call(1, md(16<<10)))
+		p.want(helloText, `{"call":1,"message":"x","end":{}}`)
+		p.send(call(2, md(16<<10+1)))
+		p.wantEnd(2, 8)
+		p.send(`{"hello":{"metadata":` + md(16<<10) + `}}`)
+		p.send(call(3, "{}"))
+		p.want(`{"call":3,"message":"x","end":{}}`)
+		p.send(`{"hello":{"metadata":` + md(16<<10+1) + `}}`)
+		p.send(call(4, "{}"))
+		p.wantEnd(4, 8)
+		p.send(`{"hello":{"metadata":{"A":["b"]}}}`)
+		p.send(call(5, "{}"))
+		p.wantEnd(5, 3)
+		p.send(`{"hello":{}}`)
+		p.send(call(6, "{}"))
+		p.want(`{"call":6,"message":"x","end":{}}`)
+	})
+}
+
+// Later metadata replaces earlier, and what gRPC keeps for itself is not taken.
+func TestMetadataOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := connect(t, &script{unary: func(ctx context.Context, _ *text) (*text, error) {
+			md, _ := metadata.FromIncomingContext(ctx)
+			var all []string
+			for _, key := range []string{"a", "b", "c", "d-bin", ":authority", "user-agent", "te", "sec-websocket-key"} {
+				all = append(all, fmt.Sprintf("%s=%q", key, md[key]))
+			}
+			return &text{Value: strings.Join(all, " ")}, nil
+		}}, http.Header{"A": {"1"}, "B": {"1"}, "C": {"1"}, "User-Agent": {"u"}})
+		defer p.close()
+		answer := func(call int, a, b, c, d string) string {
+			s := fmt.Sprintf("a=[%s] b=[%s] c=[%s] d-bin=[%s] :authority=[\"x\"] user-agent=[\"u\"] te=[] sec-websocket-key=[]", a, b, c, d)
+			return fmt.Sprintf(`{"call":%d,"message":%q,"end":{}}`, call, s)
+		}
+		p.send(`{"hello":{"metadata":{"b":["2","3"],"c":["2"],":authority":["y"]}},"call":1,"open":{"method":"t/Unary","metadata":{"c":["4"],"d-bin":["AA"],"user-agent":["z"],"te":["trailers"]}},"message":"x"}`)
+		p.want(helloText, answer(1, `"1"`, `"2" "3"`, `"4"`, `"\x00"`))
+		p.send(open(2, "Unary", `,"message":"x"`))
+		p.want(answer(2, `"1"`, `"2" "3"`, `"2"`, ``))
+		p.send(`{"hello":{"metadata":{"c":["5"]}}}`, open(3, "Unary", `,"message":"x"`))
+		p.want(answer(3, `"1"`, `"1"`, `"5"`, ``))
+	})
+}

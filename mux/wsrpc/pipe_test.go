@@ -1,0 +1,181 @@
+package wsrpc
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/gorilla/websocket"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"oneport/mux/internal/rpc"
+	"oneport/mux/internal/socket"
+)
+
+// text is the message of the scripted service, a string in JSON.
+type text = wrapperspb.StringValue
+
+// script is a service whose handlers a test writes itself: /t/Unary runs unary, /t/Server,
+// /t/Client and /t/Bidi run stream.
+type script struct {
+	unary  func(context.Context, *text) (*text, error)
+	stream func(grpc.ServerStream) error
+}
+
+func (s *script) register(r grpc.ServiceRegistrar) {
+	stream := func(_ any, ss grpc.ServerStream) error { return s.stream(ss) }
+	r.RegisterService(&grpc.ServiceDesc{
+		ServiceName: "t",
+		HandlerType: (*any)(nil),
+		Methods: []grpc.MethodDesc{{MethodName: "Unary", Handler: func(_ any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			in := new(text)
+			if err := dec(in); err != nil {
+				return nil, err
+			}
+			return s.unary(ctx, in)
+		}}},
+		Streams: []grpc.StreamDesc{
+			{StreamName: "Server", Handler: stream, ServerStreams: true},
+			{StreamName: "Client", Handler: stream, ClientStreams: true},
+			{StreamName: "Bidi", Handler: stream, ServerStreams: true, ClientStreams: true},
+		},
+	}, s)
+}
+
+// pipeClient is a client of one socket over a net.Pipe, for use in synctest bubbles. What the
+// server sends waits in got; the close frame comes as an error's text.
+type pipeClient struct {
+	t       testing.TB
+	ws      *websocket.Conn
+	got     chan string
+	mux     *multiplexer
+	sockets *socket.Server
+}
+
+// hijackable is what net/http gives a handler, as far as Upgrade is concerned.
+type hijackable struct {
+	http.ResponseWriter
+	conn net.Conn
+	brw  *bufio.ReadWriter
+}
+
+func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.conn, h.brw, nil }
+
+// connect opens a socket of grpc-ws.v1 to the services of s.
+func connect(t testing.TB, s *script, header http.Header) *pipeClient {
+	t.Helper()
+	reg := rpc.NewRegistry(rpc.Config{})
+	s.register(reg)
+	p := &pipeClient{t: t, got: make(chan string, 10000), sockets: socket.NewServer(socket.Config{})}
+	near, far := net.Pipe()
+	began := make(chan *multiplexer, 1)
+	go func() {
+		brw := bufio.NewReadWriter(bufio.NewReader(near), bufio.NewWriter(near))
+		r, err := http.ReadRequest(brw.Reader)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		call, err := newCall(r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		p.sockets.Upgrade(hijackable{httptest.NewRecorder(), near, brw}, r, func(c *socket.Conn) {
+			m := newMultiplexer(c, reg, call)
+			began <- m
+			m.run()
+		}, Subprotocol)
+	}()
+	d := websocket.Dialer{
+		NetDialContext: func(context.Context, string, string) (net.Conn, error) { return far, nil },
+		Subprotocols:   []string{Subprotocol},
+	}
+	ws, res, err := d.Dial("ws://x/grpc-ws", header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := res.Header.Get("Sec-Websocket-Protocol"); got != Subprotocol {
+		t.Errorf("subprotocol %q, want %q", got, Subprotocol)
+	}
+	p.ws, p.mux = ws, <-began
+	go p.read()
+	return p
+}
+
+// read ends with the socket.
+func (p *pipeClient) read() {
+	defer close(p.got)
+	for {
+		_, b, err := p.ws.ReadMessage()
+		if ce, ok := errors.AsType[*websocket.CloseError](err); ok {
+			p.got <- ce.Error()
+		}
+		if err != nil {
+			p.ws.Close()
+			return
+		}
+		p.got <- string(b)
+	}
+}
+
+// close ends the socket and its server.
+func (p *pipeClient) close() {
+	p.t.Helper()
+	p.ws.Close()
+	if err := p.sockets.Close(); err != nil {
+		p.t.Errorf("Close = %v", err)
+	}
+	for range p.got {
+	}
+}
+
+func (p *pipeClient) send(frames ...string) {
+	p.t.Helper()
+	for _, f := range frames {
+		if err := p.ws.WriteMessage(websocket.TextMessage, []byte(f)); err != nil {
+			p.t.Fatalf("send %.200s: %v", f, err)
+		}
+	}
+}
+
+// want checks the next frames.
+func (p *pipeClient) want(frames ...string) {
+	p.t.Helper()
+	for _, want := range frames {
+		if got := <-p.got; got != want {
+			p.t.Fatalf("got %.300s, want %.300s", got, want)
+		}
+	}
+}
+
+// wantEnd checks that the next frame is an end of call with this code.
+func (p *pipeClient) wantEnd(call, code int) {
+	p.t.Helper()
+	got := <-p.got
+	var f struct {
+		Call int
+		End  *struct{ Code int }
+	}
+	if err := json.Unmarshal([]byte(got), &f); err != nil || f.End == nil || f.Call != call || f.End.Code != code {
+		p.t.Fatalf("got %.300s, %v, want the end of call %d with code %d", got, err, call, code)
+	}
+}
+
+// quiet checks that nothing has come.
+func (p *pipeClient) quiet() {
+	p.t.Helper()
+	select {
+	case got := <-p.got:
+		p.t.Fatalf("got %.300s, want nothing", got)
+	default:
+	}
+}
+
+const helloText = `{"hello":{"window":65536,"maxMessage":4194304,"maxCalls":100}}`
