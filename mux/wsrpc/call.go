@@ -203,6 +203,9 @@ func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
 
 // send writes a frame while the call goes on.
 func (c *call) send(ctx context.Context, f *frame) error {
+	if err := ctx.Err(); err != nil { // which a socket with room does not ask
+		return c.contextError(err)
+	}
 	err := c.owner.write(ctx, c.kind, f)
 	switch {
 	case err == nil:

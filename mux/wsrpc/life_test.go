@@ -1,0 +1,240 @@
+package wsrpc
+
+import (
+	"context"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+func TestTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := connect(t, waits, nil)
+		defer p.close()
+		start := time.Now()
+		p.send(`{"call":1,"open":{"method":"/t/Bidi","timeoutMs":1500}}`,
+			`{"call":2,"open":{"method":"/t/Bidi","timeoutMs":18446744073709551615}}`)
+		p.want(helloText)
+		p.wantEnd(1, 4)
+		if got := time.Since(start); got != 1500*time.Millisecond {
+			t.Errorf("the call ended after %v, want 1.5 s", got)
+		}
+		synctest.Wait()
+		p.quiet()
+	})
+}
+
+// A call that is cancelled gets no end, and its handler's context ends.
+func TestCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan error, 2)
+		p := connect(t, &script{stream: func(ss grpc.ServerStream) error {
+			<-ss.Context().Done()
+			ended <- ss.SendMsg(new(text))
+			return nil
+		}}, nil)
+		defer p.close()
+		p.send(open(1, "Bidi", ""), open(2, "Bidi", `,"halfClose":true`))
+		synctest.Wait()
+		if len(ended) > 0 {
+			t.Fatal("a half-close has ended a handler")
+		}
+		p.send(`{"call":1,"cancel":true}`, open(3, "Bidi", `,"cancel":true`))
+		if err := <-ended; status.Code(err) != codes.Canceled {
+			t.Errorf("SendMsg = %v, want CANCELLED", err)
+		}
+		p.want(helloText)
+		synctest.Wait()
+		p.quiet()
+	})
+}
+
+// A message after the half-close ends its call while the handler still runs.
+func TestMessageAfterHalfCloseEndsCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := connect(t, waits, nil)
+		defer p.close()
+		p.send(open(1, "Bidi", `,"halfClose":true`), `{"call":1,"halfClose":true}`)
+		p.want(helloText)
+		synctest.Wait()
+		p.quiet()
+		p.send(`{"call":1,"message":""}`)
+		p.wantEnd(1, 12)
+	})
+}
+
+// A header that the handler sends goes out at once, one that it sets with what follows.
+func TestHeader(t *testing.T) {
+	set := metadata.Pairs("a", "1")
+	for _, tt := range []struct {
+		name    string
+		handler func(grpc.ServerStream) error
+		want    []string
+	}{
+		{"sent", func(ss grpc.ServerStream) error { return ss.SendHeader(set) },
+			[]string{`{"call":1,"header":{"metadata":{"a":["1"]}}}`, `{"call":1,"message":"x"}`, `{"call":1,"end":{}}`}},
+		{"sent empty", func(ss grpc.ServerStream) error { return ss.SendHeader(nil) },
+			[]string{`{"call":1,"header":{}}`, `{"call":1,"message":"x"}`, `{"call":1,"end":{}}`}},
+		{"set", func(ss grpc.ServerStream) error { return ss.SetHeader(set) },
+			[]string{`{"call":1,"header":{"metadata":{"a":["1"]}},"message":"x"}`, `{"call":1,"end":{}}`}},
+		{"none", func(grpc.ServerStream) error { return nil },
+			[]string{`{"call":1,"message":"x"}`, `{"call":1,"end":{}}`}},
+		{"error", func(ss grpc.ServerStream) error {
+			ss.SetTrailer(metadata.Pairs("t-bin", "\x00"))
+			ss.SetHeader(set)
+			return status.Error(codes.NotFound, "n\xff")
+		}, []string{"{\"call\":1,\"header\":{\"metadata\":{\"a\":[\"1\"]}},\"end\":{\"code\":5,\"message\":\"n\uFFFD\",\"trailer\":{\"t-bin\":[\"AA==\"]}}}"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := connect(t, &script{stream: func(ss grpc.ServerStream) error {
+				if err := tt.handler(ss); err != nil {
+					return err
+				}
+				synctest.Wait() // what was sent early has arrived
+				return ss.SendMsg(&text{Value: "x"})
+			}}, nil)
+			defer p.close()
+			p.send(open(1, "Server", `,"message":""`))
+			p.want(helloText)
+			p.want(tt.want...)
+		})
+	}
+}
+
+// A method that answers with one message does so once, and only if it ends OK.
+func TestSingleAnswer(t *testing.T) {
+	send := func(ss grpc.ServerStream) error { return ss.SendMsg(&text{Value: "x"}) }
+	for _, tt := range []struct {
+		name    string
+		handler func(grpc.ServerStream) error
+		want    string
+	}{
+		{"one", send, `{"call":1,"message":"x","end":{}}`},
+		{"none", func(grpc.ServerStream) error { return nil }, `{"call":1,"end":{"code":13,"message":"/t/Client ended OK without an answer"}}`},
+		{"two", func(ss grpc.ServerStream) error { send(ss); return send(ss) },
+			`{"call":1,"end":{"code":13,"message":"/t/Client answers with one message and sent another"}}`},
+		{"one and an error", func(ss grpc.ServerStream) error { send(ss); return status.Error(codes.Aborted, "a") },
+			`{"call":1,"end":{"code":10,"message":"a"}}`},
+		{"gone", func(grpc.ServerStream) error { runtime.Goexit(); return nil },
+			`{"call":1,"end":{"code":13,"message":"the handler did not return"}}`},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := connect(t, &script{stream: tt.handler}, nil)
+			defer p.close()
+			p.send(open(1, "Client", ""))
+			p.want(helloText, tt.want)
+			p.send(`{"ping":1}`)
+			p.want(`{"pong":1}`)
+		})
+	}
+}
+
+// While the server drains, calls go on to their end and no others begin.
+func TestDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		p := connect(t, &script{unary: func(context.Context, *text) (*text, error) { <-release; return new(text), nil }}, nil)
+		p.send(open(4, "Unary", `,"message":""`), open(7, "Unary", `,"message":""`))
+		p.want(helloText)
+		synctest.Wait()
+		down := make(chan error, 1)
+		go func() { down <- p.sockets.Shutdown(t.Context()) }()
+		p.want(`{"goAway":{"lastCall":7,"reason":"server is shutting down"}}`)
+		p.send(open(9, "Unary", `,"message":""`), `{"call":9,"halfClose":true}`, `{"ping":1}`)
+		p.want(`{"pong":1}`)
+		release <- struct{}{}
+		<-p.got // the end of either
+		synctest.Wait()
+		if len(down) > 0 {
+			t.Error("Shutdown has not waited for a call")
+		}
+		p.quiet()
+		release <- struct{}{}
+		<-p.got
+		p.want("websocket: close 1001 (going away): server is shutting down")
+		if err := <-down; err != nil {
+			t.Errorf("Shutdown = %v", err)
+		}
+		p.close()
+	})
+}
+
+func TestDrainIdle(t *testing.T) {
+	for _, first := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := connect(t, waits, nil)
+			if first {
+				p.send(`{}`)
+				p.want(helloText)
+			}
+			down := make(chan error, 1)
+			go func() { down <- p.sockets.Shutdown(t.Context()) }()
+			if first {
+				p.want(`{"goAway":{"reason":"server is shutting down"}}`)
+			}
+			p.want("websocket: close 1001 (going away): server is shutting down")
+			if err := <-down; err != nil {
+				t.Errorf("Shutdown = %v", err)
+			}
+			p.close()
+		})
+	}
+}
+
+// Workers stay as long as a call runs, and are used again.
+func TestWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		p := connect(t, &script{
+			unary:  func(context.Context, *text) (*text, error) { <-release; return new(text), nil },
+			stream: waits.stream,
+		}, nil)
+		defer p.close()
+		p.send(open(1, "Bidi", ""))
+		p.want(helloText)
+		resting := func() (n int) {
+			synctest.Wait()
+			p.mux.mu.Lock()
+			defer p.mux.mu.Unlock()
+			for w := p.mux.resting; w != nil; w = w.below {
+				n++
+			}
+			return n
+		}
+		number := 1
+		for round := range 3 {
+			for range 50 {
+				number++
+				p.send(open(number, "Unary", `,"message":""`))
+			}
+			if got := resting(); got != 0 {
+				t.Errorf("round %d: %d workers rest while 50 calls run", round, got)
+			}
+			for range 50 {
+				release <- struct{}{}
+				<-p.got
+			}
+			if got := resting(); got != 50 {
+				t.Errorf("round %d: %d workers rest, want the 50 there were", round, got)
+			}
+		}
+		p.send(`{"call":1,"cancel":true}`)
+		if got := resting(); got != 0 {
+			t.Errorf("%d workers rest on an idle socket", got)
+		}
+		gone := make(chan struct{})
+		go func() { p.mux.workers.Wait(); close(gone) }()
+		synctest.Wait()
+		select {
+		case <-gone:
+		default:
+			t.Error("an idle socket keeps workers")
+		}
+	})
+}
