@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"oneport/mux/wsrpc"
 )
 
 // GRPC returns a native gRPC client in cleartext. opts come after those that
@@ -65,6 +67,33 @@ func (s *Server) http(p http.Protocols) *http.Client {
 	t := &http.Transport{Protocols: &p, DialContext: s.DialContext, TLSClientConfig: s.ClientTLS.Clone()}
 	s.tb.Cleanup(t.CloseIdleConnections)
 	return &http.Client{Transport: t}
+}
+
+// Socket returns a client of grpc-ws.v1 in cleartext: one WebSocket for all calls.
+// What leads to s is filled into opts.
+func (s *Server) Socket(opts wsrpc.DialOptions) *wsrpc.ClientConn {
+	s.tb.Helper()
+	return s.socket("ws://"+host, opts)
+}
+
+// SocketTLS is Socket over TLS.
+func (s *Server) SocketTLS(opts wsrpc.DialOptions) *wsrpc.ClientConn {
+	s.tb.Helper()
+	opts.TLSConfig = s.ClientTLS.Clone()
+	return s.socket("wss://"+host, opts)
+}
+
+func (s *Server) socket(url string, opts wsrpc.DialOptions) *wsrpc.ClientConn {
+	s.tb.Helper()
+	opts.NetDialContext = s.DialContext
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	cc, err := wsrpc.Dial(ctx, url, &opts)
+	if err != nil {
+		s.tb.Fatalf("muxtest: %v", err)
+	}
+	s.tb.Cleanup(func() { cc.Close() })
+	return cc
 }
 
 // WebSocket opens a WebSocket in cleartext. The path begins with a slash; header

@@ -335,8 +335,8 @@ func expect(k kind, r road, s *script, got *outcome) *outcome {
 	if s.TooLarge {
 		want.refuse(k, s)
 	}
-	if r.socket && s.TooLarge { // the end overtakes the requests before it, or the handler
-		want.Timeout, want.Metadata, want.Requests, want.Answers = got.Timeout, got.Metadata, got.Requests, got.Answers
+	if (r.socket || r.calls) && s.TooLarge { // the end overtakes the requests before it, or the handler
+		want.Timeout, want.Metadata, want.Requests, want.Answers, want.Header = got.Timeout, got.Metadata, got.Requests, got.Answers, got.Header
 	}
 	if r.socket { // which has no place for the rest
 		want.Header, want.Trailer, want.Details = nil, nil, nil

@@ -14,6 +14,7 @@ import (
 
 	"oneport/mux"
 	"oneport/mux/muxtest"
+	"oneport/mux/wsrpc"
 	pb "oneport/proto/echo"
 )
 
@@ -28,6 +29,7 @@ type road struct {
 	secure  bool // over TLS
 	local   bool // in this process: no connection, no host name, no user agent
 	socket  bool // WebSocket, one method each
+	calls   bool // WebSocket, all calls on one
 	json    bool // messages are encoded so
 	message int  // of a socket, the kind of its messages
 	http    int  // version of HTTP of one of the web's protocols
@@ -56,6 +58,10 @@ var (
 		webRoad("grpc-web-text-http1-tls", 1, true, connecthttp.WithGRPCWeb()),
 		webRoad("grpc-web-text-http2", 2, false, connecthttp.WithGRPCWeb()),
 	}
+	multiplexed = []road{
+		callsRoad("grpc-ws", false, false),
+		callsRoad("grpc-ws-json-tls", true, true),
+	}
 	connections = slices.Concat([]road{
 		native,
 		{name: "grpc-gzip", grpcTimeout: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface {
@@ -65,9 +71,19 @@ var (
 		{name: "shared-http2", grpcTimeout: true, connect: native.connect, options: []mux.Option{mux.WithSharedHTTP2()}},
 		{name: "shared-http2-tls", grpcTimeout: true, secure: true, options: []mux.Option{mux.WithSharedHTTP2()},
 			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
-	}, web, sockets)
+	}, web, multiplexed, sockets)
 	everywhere = append([]road{inside}, connections...)
 )
+
+// callsRoad is one socket of grpc-ws.v1 for all calls.
+func callsRoad(name string, json, secure bool) road {
+	return road{name: name, calls: true, json: json, secure: secure, connect: func(s *muxtest.Server) grpc.ClientConnInterface {
+		if secure {
+			return s.SocketTLS(wsrpc.DialOptions{JSON: json})
+		}
+		return s.Socket(wsrpc.DialOptions{JSON: json})
+	}}
+}
 
 func socketRoad(name string, message int, secure bool) road {
 	return road{name: name, socket: true, message: message, json: message == websocket.TextMessage, secure: secure,
