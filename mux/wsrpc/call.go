@@ -24,17 +24,14 @@ type call struct {
 	method *rpc.Method
 	known  rpc.Call
 
-	// ctx stands in a struct because it is the call's own, as grpc.ServerStream's.
-	ctx    context.Context
-	cancel context.CancelFunc
-
 	in  requests
 	out credit
 
 	// The handler's side.
 	header  metadata.MD // to go with the next frame; nil if there is none
-	answer  []byte      // of a method that answers with one message, to go with the end
+	answer  answer      // of a method that answers with one message, to go with the end
 	answers int
+	end     endFrame
 
 	mu      sync.Mutex
 	failure error // why the call ends, whatever the handler says; guarded by mu
@@ -68,8 +65,8 @@ func (c *call) feed(f *frame, m *socket.Message) (kept bool) {
 
 // abort ends the call because the client has cancelled it.
 func (c *call) abort() {
-	c.owner.remove(c)
-	c.cancel()
+	c.owner.crew.remove(c)
+	c.known.Cancel()
 	c.in.drop()
 }
 
@@ -81,7 +78,7 @@ func (c *call) fail(err error) {
 		c.failure = err
 	}
 	c.mu.Unlock()
-	c.cancel()
+	c.known.Cancel()
 	c.in.drop()
 }
 
@@ -108,14 +105,14 @@ func (c *call) run() {
 	var trailer metadata.MD
 	err := errGone
 	defer func() { c.finish(trailer, err) }() // also when the handler ends this goroutine
-	trailer, err = c.method.Serve(c.ctx, &c.known, c)
+	trailer, err = c.method.Serve(c.known.Context(), &c.known, c)
 }
 
 // finish tells the client how the call ended, unless it has cancelled it.
 func (c *call) finish(trailer metadata.MD, err error) {
-	c.cancel()
+	c.known.Cancel()
 	c.in.drop()
-	if !c.owner.remove(c) {
+	if !c.owner.crew.remove(c) {
 		return
 	}
 	if failure := c.failed(); failure != nil {
@@ -124,23 +121,29 @@ func (c *call) finish(trailer metadata.MD, err error) {
 	if err == nil && !c.method.ServerStreams && c.answers == 0 {
 		err = status.Errorf(codes.Internal, "%s ended OK without an answer", c.method.FullName)
 	}
-	f := frame{call: c.number, header: c.header, end: newEnd(err, trailer)}
-	if err == nil {
-		f.message = c.answer
+	if err != nil {
+		c.answer.release()
+	}
+	defer c.answer.release()
+	c.end.set(err, trailer)
+	b, err := c.answer.encode(&frame{call: c.number, header: c.header, end: &c.end})
+	if err != nil {
+		return // which only a message could cause, and that is encoded
 	}
 	// Should the socket have ended, its reader knows why.
-	_ = c.owner.write(c.owner.conn.Context(), c.kind, &f)
+	_ = c.owner.conn.WriteHere(c.owner.conn.Context(), c.kind, b)
 }
 
-// newEnd makes the last frame of a call with this outcome.
-func newEnd(err error, trailer metadata.MD) *endFrame {
-	st := status.Convert(err)
-	return &endFrame{
-		code:    uint32(st.Code()),
-		message: strings.ToValidUTF8(st.Message(), "\uFFFD"),
-		details: st.Proto().GetDetails(),
-		trailer: trailer,
+// set makes e the last frame of a call with this outcome.
+func (e *endFrame) set(err error, trailer metadata.MD) {
+	e.trailer = trailer
+	if err == nil {
+		return
 	}
+	st := status.Convert(err)
+	e.code = uint32(st.Code())
+	e.message = strings.ToValidUTF8(st.Message(), "\uFFFD")
+	e.details = st.Proto().GetDetails()
 }
 
 func (c *call) RecvMsg(ctx context.Context, m any) (int, error) {
@@ -173,7 +176,7 @@ func (c *call) SendHeader(md metadata.MD) error {
 	if md == nil {
 		md = metadata.MD{}
 	}
-	return c.send(c.ctx, &frame{call: c.number, header: md})
+	return c.send(c.known.Context(), &answer{kind: c.kind}, &frame{call: c.number, header: md})
 }
 
 func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
@@ -184,29 +187,31 @@ func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
 	if !c.method.ServerStreams && c.answers > 1 {
 		return 0, status.Errorf(codes.Internal, "%s answers with one message and sent another", c.method.FullName)
 	}
-	b, err := codec(c.kind).Append(nil, m)
+	a, err := newAnswer(c.kind, c.number, m)
 	if err != nil {
 		return 0, status.Errorf(codes.Internal, "answer cannot be encoded: %v", err)
 	}
-	if b == nil {
-		b = []byte{} // a message all the same
-	}
-	c.out.spend(len(b))
+	size := a.size()
+	c.out.spend(size)
 	if !c.method.ServerStreams {
-		c.answer = b
-		return len(b), nil
+		c.answer = a
+		return size, nil
 	}
-	f := frame{call: c.number, header: c.header, message: b}
+	defer a.release()
+	f := frame{call: c.number, header: c.header}
 	c.header = nil
-	return len(b), c.send(ctx, &f)
+	return size, c.send(ctx, &a, &f)
 }
 
-// send writes a frame while the call goes on.
-func (c *call) send(ctx context.Context, f *frame) error {
+// send writes a frame while the call goes on, with a message unless a has none.
+func (c *call) send(ctx context.Context, a *answer, f *frame) error {
 	if err := ctx.Err(); err != nil { // which a socket with room does not ask
 		return c.contextError(err)
 	}
-	err := c.owner.write(ctx, c.kind, f)
+	b, err := a.encode(f)
+	if err == nil {
+		err = c.owner.conn.Write(ctx, c.kind, b)
+	}
 	switch {
 	case err == nil:
 		return nil

@@ -35,46 +35,43 @@ const (
 )
 
 // multiplexer is one socket of grpc-ws.v1. The socket's own goroutine reads and never
-// waits for a call. Each call runs on a worker: a goroutine that stays, with the stack
-// it has grown, for further calls as long as there are any. All have ended when run
-// returns.
+// waits for a call; a crew runs them. All have ended when run returns.
 type multiplexer struct {
 	conn *socket.Conn
 	reg  *rpc.Registry
+	crew crew
 
 	// The reader's own.
 	handshake *rpc.Call
 	metadata  metadata.MD // of the handshake and the client's last hello
 	refusal   error       // of calls, for metadata of the client's last hello
 	window    int64       // of the client
+	last      uint32      // the last call that was opened
 	pings     *rate.Limiter
+	frame     frame // the one that is received
+	open      openFrame
 
-	workers sync.WaitGroup
-
-	mu       sync.Mutex
-	kind     socket.Kind      // of the client's first frame, zero before; guarded by mu
-	last     uint32           // the last call that was opened; written by the reader; guarded by mu
-	calls    map[uint32]*call // those that are not over for the client; guarded by mu
-	running  int              // calls whose worker is not done with them; guarded by mu
-	draining bool             // guarded by mu
-	resting  *worker          // guarded by mu
+	mu   sync.Mutex
+	kind socket.Kind // of the client's first frame, zero before; written by the reader; guarded by mu
 }
 
 func newMultiplexer(c *socket.Conn, reg *rpc.Registry, handshake *rpc.Call) *multiplexer {
-	return &multiplexer{
+	s := &multiplexer{
 		conn:      c,
 		reg:       reg,
+		crew:      crew{conn: c, calls: make(map[uint32]*call)},
 		handshake: handshake,
 		metadata:  handshake.Metadata,
 		window:    window,
 		pings:     rate.NewLimiter(pingRate, pingBurst),
-		calls:     make(map[uint32]*call),
 	}
+	c.SetLimit(reg.MaxMessageBytes() + frameRoom)
+	c.Gather(s.crew.several)
+	return s
 }
 
 // run returns when the socket is ending and no call runs any more.
 func (s *multiplexer) run() {
-	s.conn.SetLimit(s.reg.MaxMessageBytes() + frameRoom)
 	late := time.AfterFunc(firstFrame, func() {
 		s.conn.CloseWith(closeNoFrame, fmt.Sprintf("no frame within %v", firstFrame))
 	})
@@ -89,70 +86,64 @@ func (s *multiplexer) run() {
 			break
 		}
 		late.Stop()
-		if err := s.receive(m); err != nil {
-			s.conn.CloseWith(err.Code, err.Reason)
+		kept, breach := s.receive(m)
+		if !kept {
+			m.Release()
+		}
+		if breach != nil {
+			s.conn.CloseWith(breach.Code, breach.Reason)
 		}
 	}
 	late.Stop()
-	// The context of the socket has ended, and with it those of the calls.
-	s.workers.Wait()
+	s.crew.wait()
 	if !stop() {
 		<-drained
 	}
 }
 
-// receive does what a frame says. The error ends the socket.
-func (s *multiplexer) receive(m *socket.Message) *socket.CloseError {
-	kept := false
-	defer func() {
-		if !kept {
-			m.Release()
-		}
-	}()
-	var f frame
+// receive does what a frame says. It reports whether it has kept m, which holds the
+// bytes. The error ends the socket.
+func (s *multiplexer) receive(m *socket.Message) (kept bool, breach *socket.CloseError) {
+	s.open = openFrame{}
+	s.frame = frame{space: &s.open, room: len(s.metadata)}
+	f := &s.frame
 	if err := f.parse(m.Kind, m.Data); err != nil {
-		return &socket.CloseError{Code: socket.CloseInvalid, Reason: err.Error()}
+		return false, &socket.CloseError{Code: socket.CloseInvalid, Reason: err.Error()}
 	}
 	s.greet(m.Kind)
-	if why := s.breach(&f); why != "" {
-		return &socket.CloseError{Code: socket.CloseProtocol, Reason: why}
+	if why := s.breach(f); why != "" {
+		return false, &socket.CloseError{Code: socket.CloseProtocol, Reason: why}
 	}
 	if f.ping != nil {
 		if !s.pings.Allow() {
-			return &socket.CloseError{Code: socket.ClosePolicy, Reason: "too many pings"}
+			return false, &socket.CloseError{Code: socket.ClosePolicy, Reason: "too many pings"}
 		}
 		s.writeNow(m.Kind, &frame{pong: f.ping})
 	}
 	if f.hello != nil {
 		s.hello(f.hello)
 	}
-	c := s.find(f.call)
 	if f.open != nil {
-		c = s.open(&f, m.Kind)
+		return s.begin(f, m), nil
 	}
+	c := s.crew.find(f.call)
 	if c == nil { // it is over, or was refused, or the frame is not of a call
-		return nil
+		return false, nil
 	}
-	kept = c.feed(&f, m)
-	switch {
-	case f.cancel:
+	kept = c.feed(f, m)
+	if f.cancel {
 		c.abort()
-		if f.open != nil {
-			s.served()
-		}
-	case f.open != nil:
-		s.start(c)
 	}
-	return nil
+	return kept, nil
 }
 
 // greet sends the hello, in the encoding of the first frame.
 func (s *multiplexer) greet(kind socket.Kind) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.kind != 0 {
 		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.kind = kind
 	s.writeNow(kind, &frame{hello: &helloFrame{
 		window:     window,
@@ -202,25 +193,40 @@ func checkMetadata(md metadata.MD) error {
 	return nil
 }
 
-// open takes a call, or refuses it and returns nil.
-func (s *multiplexer) open(f *frame, kind socket.Kind) *call {
-	c := &call{owner: s, number: f.call, kind: kind, out: credit{left: s.window}, in: requests{left: window}}
-	c.ctx, c.cancel = context.WithCancel(s.conn.Context())
-	taken, err := s.add(c)
-	if taken {
-		if err = s.prepare(c, f.open); err == nil {
-			return c
+// begin takes a call, or refuses it. It reports whether it has kept m.
+func (s *multiplexer) begin(f *frame, m *socket.Message) (kept bool) {
+	s.last = f.call
+	c := &call{owner: s, number: f.call, kind: m.Kind, out: credit{left: s.window}, in: requests{left: window}, answer: answer{kind: m.Kind}}
+	err := s.prepare(c, f.open)
+	if err != nil || f.cancel {
+		if s.crew.pass(f.call) == nil && !f.cancel {
+			s.refuse(c, err)
 		}
-		s.remove(c)
-		s.served()
+		return false
 	}
-	c.cancel()
+	c.known.Begin(s.conn.Context())
+	kept = c.feed(f, m)
+	if err := s.crew.start(c); err != nil {
+		c.known.Cancel()
+		if err != errLeaving {
+			s.refuse(c, err)
+		}
+		return false
+	}
+	return kept
+}
+
+// refuse ends a call that has not begun.
+func (s *multiplexer) refuse(c *call, err error) {
+	var end endFrame
+	end.set(err, nil)
+	b, err := (&frame{call: c.number, end: &end}).append(nil, c.kind)
 	if err != nil {
-		// Should the socket have ended, Read tells why. A client that takes no
-		// answers is not read from.
-		_ = s.write(s.conn.Context(), kind, &frame{call: c.number, end: newEnd(err, nil)})
+		panic(fmt.Sprintf("wsrpc: frame without a message: %v", err)) // only messages can be wrong
 	}
-	return nil
+	// Should the socket have ended, Read tells why. A client that takes no answers
+	// is not read from.
+	_ = s.conn.Write(s.conn.Context(), c.kind, b)
 }
 
 // prepare fills in what the client says of the call.
@@ -231,10 +237,11 @@ func (s *multiplexer) prepare(c *call, o *openFrame) (err error) {
 	if err := checkMetadata(o.metadata); err != nil {
 		return err
 	}
-	c.known = rpc.Call{Peer: s.handshake.Peer, Timeout: timeout(o.timeoutMS)}
-	if c.known.Metadata, err = rpc.OverlayMetadata(s.metadata, o.metadata); err != nil {
+	md, err := rpc.OverlayMetadata(s.metadata, o.metadata)
+	if err != nil {
 		return err
 	}
+	c.known.Metadata, c.known.Peer, c.known.Timeout = md, s.handshake.Peer, timeout(o.timeoutMS)
 	name := o.method
 	if !strings.HasPrefix(name, "/") {
 		name = "/" + name
@@ -255,22 +262,13 @@ func timeout(ms uint64) time.Duration {
 func (s *multiplexer) drain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.draining = true
+	last, idle := s.crew.drain()
 	if s.kind != 0 {
-		s.writeNow(s.kind, &frame{goAway: &goAwayFrame{lastCall: s.last, reason: leavingReason}})
+		s.writeNow(s.kind, &frame{goAway: &goAwayFrame{lastCall: last, reason: leavingReason}})
 	}
-	if s.running == 0 {
+	if idle {
 		s.conn.CloseWith(socket.CloseGoingAway, leavingReason)
 	}
-}
-
-// write sends a frame, waiting for room in the socket's queue.
-func (s *multiplexer) write(ctx context.Context, kind socket.Kind, f *frame) error {
-	b, err := f.append(nil, kind)
-	if err != nil {
-		return err
-	}
-	return s.conn.Write(ctx, kind, b)
 }
 
 // writeNow sends a frame that the client cannot have many of.

@@ -62,8 +62,8 @@ func FuzzFrames(f *testing.F) {
 			}
 		}
 		p.close()
-		if len(p.mux.calls) != 0 || p.mux.running != 0 || p.mux.resting != nil {
-			t.Errorf("%q %q %q: %d calls are open and %d run", first, second, third, len(p.mux.calls), p.mux.running)
+		if len(p.mux.crew.calls) != 0 || p.mux.crew.running != 0 || p.mux.crew.resting != nil {
+			t.Errorf("%q %q %q: %d calls are open and %d run", first, second, third, len(p.mux.crew.calls), p.mux.crew.running)
 		}
 	})
 }

@@ -87,6 +87,7 @@ type requests struct {
 	single bool // the method takes one message
 
 	mu     sync.Mutex
+	first  [1]request    // of queue, so that one that comes alone needs no memory; guarded by mu
 	queue  []request     // guarded by mu
 	left   int64         // credit of the client; guarded by mu
 	taken  int64         // cost of what was taken and not given back; guarded by mu
@@ -116,11 +117,14 @@ func (q *requests) put(data []byte, m *socket.Message) (kept bool, err error) {
 	r := request{kind: m.Kind, data: data}
 	if m.Kind == socket.Binary { // of JSON the decoder has made a copy
 		// What waits is to hold little more memory than it counts for.
-		if room := 2 * len(data); cap(m.Data) <= room || len(q.queue) == 0 && cap(m.Data) <= 4<<10 {
+		if room := 2 * len(data); cap(m.Data) <= room || len(q.queue) == 0 && cap(m.Data) <= 16<<10 {
 			r.buf, kept = m, true
 		} else {
 			r.data = bytes.Clone(data)
 		}
+	}
+	if q.queue == nil {
+		q.queue = q.first[:0]
 	}
 	q.queue = append(q.queue, r)
 	q.left -= int64(len(data)) + messageCost
@@ -165,7 +169,9 @@ func (q *requests) take(ctx context.Context) (r request, give uint32, err error)
 		case len(q.queue) > 0:
 			r = q.queue[0]
 			q.queue[0] = request{}
-			q.queue = q.queue[1:]
+			if q.queue = q.queue[1:]; len(q.queue) == 0 {
+				q.queue = nil
+			}
 			give = q.giveLocked(len(r.data))
 			q.mu.Unlock()
 			return r, give, nil

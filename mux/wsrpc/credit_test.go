@@ -54,7 +54,7 @@ func TestStalledHandlerMemory(t *testing.T) {
 			}
 			synctest.Wait()
 			p.quiet()
-			in := &p.mux.find(1).in
+			in := &p.mux.crew.find(1).in
 			in.mu.Lock()
 			defer in.mu.Unlock()
 			held := 0
@@ -136,10 +136,10 @@ func TestAnswerCredit(t *testing.T) {
 			// Others go on meanwhile, and a wait for credit ends with the call.
 			p.send(open(2, "Unary", ""), `{"call":2,"cancel":true}`, `{"call":1,"cancel":true}`)
 			synctest.Wait()
-			p.mux.mu.Lock()
-			defer p.mux.mu.Unlock()
-			if p.mux.running != 0 || len(p.mux.calls) != 0 {
-				t.Errorf("%d calls run, %d are open", p.mux.running, len(p.mux.calls))
+			p.mux.crew.mu.Lock()
+			defer p.mux.crew.mu.Unlock()
+			if p.mux.crew.running != 0 || len(p.mux.crew.calls) != 0 {
+				t.Errorf("%d calls run, %d are open", p.mux.crew.running, len(p.mux.crew.calls))
 			}
 			p.quiet()
 		})

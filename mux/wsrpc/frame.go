@@ -25,6 +25,9 @@ type frame struct {
 	ping   *uint64
 	pong   *uint64
 	goAway *goAwayFrame
+
+	space *openFrame // for the open that is decoded; nil: a new one
+	room  int        // keys that its metadata is to have room for beside its own
 }
 
 type openFrame struct {

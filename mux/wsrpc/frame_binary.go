@@ -135,9 +135,12 @@ func (f *frame) parseBinary(b []byte) error {
 			f.call, err = to32(v)
 		case 2:
 			if f.open == nil {
+				f.open = f.space
+			}
+			if f.open == nil {
 				f.open = new(openFrame)
 			}
-			err = f.open.parseBinary(p)
+			err = f.open.parseBinary(p, f.room)
 		case 3:
 			f.message = p
 		case 4:
@@ -146,9 +149,8 @@ func (f *frame) parseBinary(b []byte) error {
 			if f.header == nil {
 				f.header = metadata.MD{}
 			}
-			err = headerFields.each(p, func(_ protowire.Number, _ uint64, p []byte) error {
-				return parseMetadata(p, f.header)
-			})
+			md := metadataParser{whole: p, text: string(p), md: f.header}
+			err = headerFields.each(p, func(_ protowire.Number, _ uint64, p []byte) error { return md.parse(p) })
 		case 6:
 			if f.end == nil {
 				f.end = new(endFrame)
@@ -164,9 +166,11 @@ func (f *frame) parseBinary(b []byte) error {
 			}
 			err = f.hello.parseBinary(p)
 		case 10:
-			f.ping = &v
+			n := v
+			f.ping = &n
 		case 11:
-			f.pong = &v
+			n := v
+			f.pong = &n
 		case 12:
 			if f.goAway == nil {
 				f.goAway = new(goAwayFrame)
@@ -177,30 +181,33 @@ func (f *frame) parseBinary(b []byte) error {
 	})
 }
 
-func (o *openFrame) parseBinary(b []byte) error {
-	return openFields.each(b, func(num protowire.Number, v uint64, p []byte) error {
+// parseBinary makes one string of b, and of that those in o: an open has several, and
+// each call has one.
+func (o *openFrame) parseBinary(b []byte, room int) error {
+	md := metadataParser{whole: b, text: string(b), md: o.metadata, room: room}
+	err := openFields.each(b, func(num protowire.Number, v uint64, p []byte) error {
 		switch num {
 		case 1:
-			o.method = string(p)
+			o.method = md.string(p)
 		case 2:
-			if o.metadata == nil {
-				o.metadata = metadata.MD{}
-			}
-			return parseMetadata(p, o.metadata)
+			return md.parse(p)
 		case 3:
 			o.timeoutMS = v
 		}
 		return nil
 	})
+	o.metadata = md.md
+	return err
 }
 
 func (e *endFrame) parseBinary(b []byte) error {
-	return endFields.each(b, func(num protowire.Number, v uint64, p []byte) (err error) {
+	md := metadataParser{whole: b, text: string(b), md: e.trailer}
+	err := endFields.each(b, func(num protowire.Number, v uint64, p []byte) (err error) {
 		switch num {
 		case 1:
 			e.code, err = to32(v)
 		case 2:
-			e.message = string(p)
+			e.message = md.string(p)
 		case 3:
 			d := new(anypb.Any)
 			e.details = append(e.details, d)
@@ -214,13 +221,12 @@ func (e *endFrame) parseBinary(b []byte) error {
 				return nil
 			})
 		case 4:
-			if e.trailer == nil {
-				e.trailer = metadata.MD{}
-			}
-			err = parseMetadata(p, e.trailer)
+			err = md.parse(p)
 		}
 		return err
 	})
+	e.trailer = md.md
+	return err
 }
 
 // typeURL is what google.protobuf.Any has for the type of a detail.
@@ -232,7 +238,8 @@ func typeURL(name string) string {
 }
 
 func (h *helloFrame) parseBinary(b []byte) error {
-	return helloFields.each(b, func(num protowire.Number, v uint64, p []byte) (err error) {
+	md := metadataParser{whole: b, text: string(b), md: h.metadata}
+	err := helloFields.each(b, func(num protowire.Number, v uint64, p []byte) (err error) {
 		switch num {
 		case 1:
 			h.window, err = to32(v)
@@ -241,13 +248,12 @@ func (h *helloFrame) parseBinary(b []byte) error {
 		case 3:
 			h.maxCalls, err = to32(v)
 		case 4:
-			if h.metadata == nil {
-				h.metadata = metadata.MD{}
-			}
-			err = parseMetadata(p, h.metadata)
+			err = md.parse(p)
 		}
 		return err
 	})
+	h.metadata = md.md
+	return err
 }
 
 func (g *goAwayFrame) parseBinary(b []byte) error {
@@ -262,20 +268,48 @@ func (g *goAwayFrame) parseBinary(b []byte) error {
 	})
 }
 
-// parseMetadata adds one key and value to md.
-func parseMetadata(b []byte, md metadata.MD) error {
+// metadataParser decodes metadata, with few allocations for all of it.
+type metadataParser struct {
+	whole  []byte // the message that the metadata is in
+	text   string // the same
+	md     metadata.MD
+	room   int      // see frame
+	values []string // those in md, by and large
+}
+
+// parse adds one key and value.
+func (m *metadataParser) parse(b []byte) error {
 	var key, value string
 	err := metadataFields.each(b, func(num protowire.Number, _ uint64, p []byte) error {
 		switch num {
 		case 1:
-			key = string(p)
+			key = m.string(p)
 		case 2:
-			value = string(p)
+			value = m.string(p)
 		}
 		return nil
 	})
-	md[key] = append(md[key], value)
+	if m.md == nil {
+		m.md = make(metadata.MD, 4+m.room)
+		m.values = make([]string, 0, 4)
+	}
+	if old, ok := m.md[key]; ok {
+		m.md[key] = append(old, value)
+		return err
+	}
+	n := len(m.values)
+	m.values = append(m.values, value)
+	m.md[key] = m.values[n : n+1 : n+1]
 	return err
+}
+
+// string returns the part of the text that p, a part of whole, is.
+func (m *metadataParser) string(p []byte) string {
+	if len(p) == 0 {
+		return "" // where p may be no part of whole
+	}
+	start := cap(m.whole) - cap(p)
+	return m.text[start : start+len(p)]
 }
 
 // known are the fields of a message that a receiver knows, as bits by number and wire

@@ -187,7 +187,7 @@ func TestDrainIdle(t *testing.T) {
 	}
 }
 
-// Workers stay as long as a call runs, and are used again.
+// Workers are used again, and go when there has been no call for a while.
 func TestWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -200,9 +200,9 @@ func TestWorkers(t *testing.T) {
 		p.want(helloText)
 		resting := func() (n int) {
 			synctest.Wait()
-			p.mux.mu.Lock()
-			defer p.mux.mu.Unlock()
-			for w := p.mux.resting; w != nil; w = w.below {
+			p.mux.crew.mu.Lock()
+			defer p.mux.crew.mu.Unlock()
+			for w := p.mux.crew.resting; w != nil; w = w.below {
 				n++
 			}
 			return n
@@ -225,11 +225,21 @@ func TestWorkers(t *testing.T) {
 			}
 		}
 		p.send(`{"call":1,"cancel":true}`)
+		time.Sleep(linger / 2)
+		p.send(open(900, "Unary", `,"message":""`))
+		release <- struct{}{}
+		<-p.got
+		// One of half the time ago counts.
+		time.Sleep(linger)
+		if got := resting(); got != 51 {
+			t.Errorf("%d workers rest after a call not long ago, want 51", got)
+		}
+		time.Sleep(linger)
 		if got := resting(); got != 0 {
 			t.Errorf("%d workers rest on an idle socket", got)
 		}
 		gone := make(chan struct{})
-		go func() { p.mux.workers.Wait(); close(gone) }()
+		go func() { p.mux.crew.workers.Wait(); close(gone) }()
 		synctest.Wait()
 		select {
 		case <-gone:

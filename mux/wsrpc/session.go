@@ -125,7 +125,8 @@ func (s *session) serve() {
 
 // answer runs the unary call that m asks for.
 func (s *session) answer(m *socket.Message) error {
-	_, err := s.method.Serve(s.conn.Context(), s.call, &unary{session: s, request: m})
+	call := &rpc.Call{Metadata: s.call.Metadata, Timeout: s.call.Timeout, Peer: s.call.Peer}
+	_, err := s.method.Serve(s.conn.Context(), call, &unary{session: s, request: m})
 	return err
 }
 

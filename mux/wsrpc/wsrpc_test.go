@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // server is a Handler on a real port; these tests are about the wire.
 type server struct {
-	t       *testing.T
+	t       testing.TB
 	url     string
 	sockets *socket.Server
 }
@@ -39,7 +39,7 @@ func start(t *testing.T, register func(grpc.ServiceRegistrar)) *server {
 	return startWith(t, rpc.Config{MaxMessageBytes: 1000}, register)
 }
 
-func startWith(t *testing.T, cfg rpc.Config, register func(grpc.ServiceRegistrar)) *server {
+func startWith(t testing.TB, cfg rpc.Config, register func(grpc.ServiceRegistrar)) *server {
 	reg := rpc.NewRegistry(cfg)
 	register(reg)
 	sockets := socket.NewServer(socket.Config{MaxMessageBytes: reg.MaxMessageBytes()})
@@ -67,7 +67,7 @@ func (s *server) dial(path string, header http.Header) *client {
 }
 
 type client struct {
-	t *testing.T
+	t testing.TB
 	*websocket.Conn
 }
 

@@ -143,7 +143,8 @@ func dropReserved(md metadata.MD) metadata.MD {
 
 // OverlayMetadata returns base with the keys of md, metadata that a client has sent
 // beside the header of its request, in place of base's own. What gRPC reserves for
-// itself is left out of md. Neither is changed; base is returned where md adds nothing.
+// itself is left out of md. base is not changed, and is returned where md has nothing;
+// else md is, with the rest of base in it.
 //
 // The error is INVALID_ARGUMENT and safe for the client.
 func OverlayMetadata(base, md metadata.MD) (metadata.MD, error) {
@@ -153,15 +154,13 @@ func OverlayMetadata(base, md metadata.MD) (metadata.MD, error) {
 	if err := validate(md); err != nil {
 		return nil, status.Error(codes.InvalidArgument, status.Convert(err).Message())
 	}
-	both := make(metadata.MD, len(base)+len(md))
-	maps.Copy(both, md)
-	dropReserved(both)
+	dropReserved(md)
 	for key, values := range base {
-		if _, ok := both[key]; !ok {
-			both[key] = values
+		if _, ok := md[key]; !ok {
+			md[key] = values
 		}
 	}
-	return both, nil
+	return md, nil
 }
 
 // validate checks metadata that is to be sent ("Custom-Metadata" in

@@ -25,7 +25,8 @@ type Method struct {
 // Unary tells whether the method takes one message and answers with one.
 func (m *Method) Unary() bool { return m.unary != nil }
 
-// Call is what an adapter knows of a call before its first message.
+// Call is one call: what an adapter knows of it before its first message, and the
+// context of its handler. It is for one use of Serve and must not be copied after.
 type Call struct {
 	// Metadata is the client's, filtered by RequestMetadata or the like. It is
 	// only read: handlers get copies.
@@ -37,7 +38,25 @@ type Call struct {
 
 	// Peer is the client. It may not be nil.
 	Peer *peer.Peer
+
+	begun  bool
+	ctx    callContext
+	stream serverStream
 }
+
+// Begin makes the context of the call, below ctx, and starts its timeout. Serve does so
+// for adapters that have not, which never end a call before its handler does.
+func (c *Call) Begin(ctx context.Context) {
+	c.begun = true
+	c.ctx.begin(ctx, c)
+}
+
+// Context returns the context of a call that has begun.
+func (c *Call) Context() context.Context { return &c.ctx }
+
+// Cancel ends the context of a call that has begun. It may be called at any time, and
+// more than once.
+func (c *Call) Cancel() { c.ctx.end() }
 
 // Stream is an adapter's side of one call. Serve calls RecvMsg from one
 // goroutine at a time and SendHeader and SendMsg from one at a time; both sides
@@ -85,24 +104,21 @@ type LateHeader interface {
 // Serve runs one call to its end on the caller's goroutine and returns the
 // trailer and the outcome: nil for OK, else an error of package status, safe for
 // the client. The handler's context ends when the handler returns, when ctx
-// ends, or at the deadline. A call that is late already runs no handler.
+// ends, or at the deadline. A call that is late already runs no handler. ctx is of no
+// account for a call that has begun.
 func (m *Method) Serve(ctx context.Context, call *Call, s Stream) (trailer metadata.MD, err error) {
-	var cancel context.CancelFunc
-	if call.Timeout > 0 {
-		ctx, cancel = context.WithTimeout(ctx, call.Timeout)
-	} else {
-		ctx, cancel = context.WithCancel(ctx)
+	if !call.begun {
+		call.Begin(ctx)
 	}
-	defer cancel()
+	defer call.Cancel()
+	ctx = &call.ctx
 	if err := ctx.Err(); err != nil {
 		return nil, callError(ctx, err)
 	}
-	ctx = peer.NewContext(ctx, call.Peer)
-	ctx = metadata.NewIncomingContext(ctx, call.Metadata)
-
-	ss := &serverStream{cancel: cancel, method: m, wire: s, stats: recorder{handlers: m.reg.cfg.StatsHandlers}}
-	ctx = ss.stats.begin(ctx, m, call)
-	ss.ctx = grpc.NewContextWithServerTransportStream(ctx, (*transportStream)(ss))
+	ss := &call.stream
+	ss.call, ss.method, ss.wire = call, m, s
+	ss.stats.handlers = m.reg.cfg.StatsHandlers
+	ss.ctx = ss.stats.begin(ctx, m, call)
 	err = m.run(ss)
 	return ss.finish(err)
 }

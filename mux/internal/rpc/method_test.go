@@ -98,8 +98,8 @@ func TestLateCallRunsNoHandler(t *testing.T) {
 }
 
 // The handler's context carries what an adapter knows, and what the adapter's
-// context carries.
-func TestHandlerContext(t *testing.T) {
+// context carries. gRPC's own functions find it there.
+func TestContextValues(t *testing.T) {
 	type key struct{}
 	p := &peer.Peer{Addr: &net.TCPAddr{Port: 7}}
 	md := metadata.Pairs("a", "1", "a", "2")

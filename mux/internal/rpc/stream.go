@@ -16,7 +16,7 @@ import (
 // grpc.ServerStream demands it.
 type serverStream struct {
 	ctx    context.Context
-	cancel context.CancelFunc
+	call   *Call
 	method *Method
 	wire   Stream
 	stats  recorder
@@ -108,7 +108,10 @@ func (s *serverStream) takeHeader(md metadata.MD) (metadata.MD, bool) {
 		return nil, false
 	}
 	s.headerSent = true
-	return dropReserved(appendMD(s.header, md)), true
+	if len(md) > 0 {
+		s.header = appendMD(s.header, md)
+	}
+	return dropReserved(s.header), true
 }
 
 // writeHeader sends the header: now, or with what follows where the wire can do so.
@@ -220,7 +223,7 @@ func (s *serverStream) finish(err error) (metadata.MD, error) {
 	trailer := dropReserved(s.trailer)
 	s.mu.Unlock()
 	err = callError(s.ctx, err)
-	s.cancel() // which ends what is blocked in the wire
+	s.call.Cancel() // which ends what is blocked in the wire
 	s.uses.Wait()
 	if len(s.header) > 0 { // nobody else touches it any more
 		if header, ok := s.takeHeader(nil); ok {

@@ -102,8 +102,19 @@ func (c *Conn) Subprotocol() string { return c.ws.Subprotocol() }
 // the same for all later Writes. An earlier message may then be lost though its
 // Write returned nil.
 func (c *Conn) Write(ctx context.Context, kind Kind, p []byte) error {
-	return c.out.write(ctx, byte(kind), p)
+	return c.out.write(ctx, byte(kind), p, false)
 }
+
+// WriteHere is Write for the last message of a goroutine that has nothing else to do:
+// unless somebody writes to the network just then, the caller does so itself, all that
+// waits, for as long as WriteTimeout allows each time. That spares waking a goroutine.
+func (c *Conn) WriteHere(ctx context.Context, kind Kind, p []byte) error {
+	return c.out.write(ctx, byte(kind), p, true)
+}
+
+// Gather has each write to the network give way, once, to the goroutines that are about
+// to add to it, while more returns true. It must be called before the first Write.
+func (c *Conn) Gather(more func() bool) { c.out.gather = more }
 
 // WriteNow is Write for messages that are short and that the peer cannot have many
 // of: it takes p though the queue is full, ahead of the writers who wait. After the

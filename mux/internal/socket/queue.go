@@ -3,14 +3,14 @@ package socket
 import (
 	"context"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 )
 
 // queue gathers the frames of a socket and writes them to its connection in
-// order. At most one goroutine at a time, the one that set busy, writes: either
-// flush, which runs while there is something to write, or the sender of a message
-// too large for the queue.
+// order. At most one goroutine at a time, the one that set busy, writes: by flush,
+// which runs while there is something to write, or a message too large for the queue.
 //
 // The queue takes frames until last or abandon; the reason given first is what
 // refused writers get.
@@ -21,6 +21,7 @@ type queue struct {
 	closed  <-chan struct{}
 	flushed func()          // called once, when the frame given to last has been written
 	failed  func(err error) // called when a write has failed; must call abandon
+	gather  func() bool     // whether more may soon come to be written; nil means that it is not asked
 
 	turn  chan struct{} // held by the one writer who waits for room; the others queue for it
 	freed chan struct{} // tells that writer to look again
@@ -49,8 +50,9 @@ func recycle(b *[]byte) {
 
 // write takes a message. It waits while the queue is full, in the order of
 // arrival, until ctx ends. When it returns nil, p may be changed, and the message
-// waits or has been written.
-func (q *queue) write(ctx context.Context, opcode byte, p []byte) error {
+// waits or has been written. With here, and unless somebody writes already, the
+// caller's goroutine does so instead of one of its own.
+func (q *queue) write(ctx context.Context, opcode byte, p []byte, here bool) error {
 	size := maxHeader + len(p)
 	q.mu.Lock()
 	var err error
@@ -70,6 +72,13 @@ func (q *queue) write(ctx context.Context, opcode byte, p []byte) error {
 		return q.writeAlone(opcode, p)
 	}
 	q.append(opcode, p)
+	if here && !q.busy {
+		q.busy = true
+		q.mu.Unlock()
+		q.flush()
+		return nil
+	}
+	q.start()
 	q.mu.Unlock()
 	return nil
 }
@@ -125,6 +134,7 @@ func (q *queue) control(opcode byte, p []byte) bool {
 		return false
 	}
 	q.append(opcode, p)
+	q.start()
 	return true
 }
 
@@ -137,6 +147,7 @@ func (q *queue) last(p []byte, why error) bool {
 		return false
 	}
 	q.append(opClose, p)
+	q.start()
 	q.done = why
 	return true
 }
@@ -169,23 +180,30 @@ func (q *queue) settle() {
 	<-q.still
 }
 
-// append adds a frame to those that wait and sees to it that they are written.
-// Called with q.mu held.
+// append adds a frame to those that wait. Called with q.mu held.
 func (q *queue) append(opcode byte, p []byte) {
 	if q.buf == nil {
 		q.buf = buffers.Get().(*[]byte)
 	}
 	*q.buf = append(appendHeader(*q.buf, opcode, len(p)), p...)
+}
+
+// start sees to it that what waits is written. Called with q.mu held.
+func (q *queue) start() {
 	if !q.busy {
 		q.busy = true
 		go q.flush()
 	}
 }
 
-// flush writes what waits until nothing does. Its goroutine ends by that, or by a
-// failed write, at the latest after the timeout.
+// flush writes what waits until nothing does. It returns then, or after a failed
+// write, at the latest after the timeout. Where more may soon come, it lets the other
+// goroutines go first: a system call costs as much as many small calls of a handler.
 func (q *queue) flush() {
 	for {
+		if q.gather != nil && q.gather() {
+			runtime.Gosched()
+		}
 		q.mu.Lock()
 		out := q.buf
 		if out == nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -15,6 +16,9 @@ type wire struct {
 	net.Conn
 	idle  time.Duration // how long the peer may be silent
 	early []byte        // came together with the handshake, to be read first
+	busy  bool          // the last read of the network has filled its buffer
+	ahead *[]byte       // what was read of the network and not passed on; nil if that is nothing
+	from  int           // in ahead
 	check frameCheck
 	heard bool  // the peer has shown life since the read deadline was set
 	err   error // the first error of Read: the network's or of check
@@ -32,6 +36,12 @@ func newWire(cfg Config) *wire {
 	}
 }
 
+// aheads holds *[]byte for what is read ahead of a busy socket. The reader of gorilla,
+// which an idle socket keeps, is too small to take what comes with few system calls.
+var aheads = sync.Pool{New: func() any { b := make([]byte, readAhead); return &b }}
+
+const readAhead = 16 << 10
+
 // Read implements net.Conn for the reader of the socket. It never returns data
 // and an error at once.
 func (w *wire) Read(p []byte) (int, error) {
@@ -40,18 +50,15 @@ func (w *wire) Read(p []byte) (int, error) {
 		return 0, w.err
 	}
 	n := copy(p, w.early)
-	if n > 0 {
+	switch {
+	case n > 0:
 		if w.early = w.early[n:]; len(w.early) == 0 {
 			w.early = nil
 		}
-	} else {
-		// Set only when the network is asked, since several messages can
-		// come of one answer.
-		if w.heard {
-			w.heard = false
-			w.SetReadDeadline(time.Now().Add(w.idle))
-		}
-		n, w.err = w.Conn.Read(p)
+	case w.ahead != nil:
+		n = w.takeAhead(p)
+	default:
+		n = w.readNetwork(p)
 	}
 	ok, err := w.check.check(p[:n])
 	if err != nil {
@@ -62,6 +69,41 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 	w.told = true
 	return 0, w.err
+}
+
+// readNetwork sets err at the end of the connection.
+func (w *wire) readNetwork(p []byte) int {
+	// Set only when the network is asked, since several messages can come of one
+	// answer.
+	if w.heard {
+		w.heard = false
+		w.SetReadDeadline(time.Now().Add(w.idle))
+	}
+	if !w.busy || len(p) >= readAhead {
+		var n int
+		n, w.err = w.Conn.Read(p)
+		w.busy = n == len(p)
+		return n
+	}
+	buf := aheads.Get().(*[]byte)
+	*buf = (*buf)[:readAhead]
+	n, err := w.Conn.Read(*buf)
+	if n == 0 {
+		w.err = err // else the next Read has it again
+	}
+	w.busy = n == readAhead
+	*buf = (*buf)[:n]
+	w.ahead, w.from = buf, 0
+	return w.takeAhead(p)
+}
+
+func (w *wire) takeAhead(p []byte) int {
+	n := copy(p, (*w.ahead)[w.from:])
+	if w.from += n; w.from == len(*w.ahead) {
+		aheads.Put(w.ahead)
+		w.ahead = nil
+	}
+	return n
 }
 
 // failure describes an error of the network.

@@ -1,0 +1,136 @@
+package rpc
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+)
+
+// callContext is the context of a call. It has what gRPC's own functions look for in
+// one: metadata, peer and stream. It is a part of the Call and costs nothing else until
+// somebody waits for its end or derives from it: then inner is made, a context of
+// package context, of which the callContext is another name. So package context knows
+// it for one of its own.
+type callContext struct {
+	call     *Call
+	parent   context.Context
+	deadline time.Time // the earlier one of the parent's and the call's; zero: none
+	own      bool      // it is the call's
+
+	mu     sync.Mutex
+	inner  context.Context // nil until it is needed; guarded by mu
+	cancel context.CancelFunc
+	err    error // why the context has ended before there was an inner; guarded by mu
+}
+
+var _ context.Context = (*callContext)(nil)
+
+func (c *callContext) begin(parent context.Context, call *Call) {
+	c.call, c.parent = call, parent
+	c.deadline, _ = parent.Deadline()
+	if call.Timeout > 0 {
+		if d := time.Now().Add(call.Timeout); c.deadline.IsZero() || d.Before(c.deadline) {
+			c.deadline, c.own = d, true
+		}
+	}
+}
+
+func (c *callContext) Deadline() (time.Time, bool) { return c.deadline, !c.deadline.IsZero() }
+
+func (c *callContext) Done() <-chan struct{} { return c.real().Done() }
+
+func (c *callContext) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inner != nil {
+		return c.inner.Err()
+	}
+	return c.errLocked()
+}
+
+func (c *callContext) errLocked() error {
+	if c.err == nil {
+		c.err = c.parent.Err()
+	}
+	if c.err == nil && c.own && !time.Now().Before(c.deadline) {
+		c.err = context.DeadlineExceeded
+	}
+	return c.err
+}
+
+func (c *callContext) Value(key any) any {
+	switch key {
+	case metadataKey:
+		return c.call.Metadata
+	case peerKey:
+		return c.call.Peer
+	case streamKey:
+		return (*transportStream)(&c.call.stream)
+	case cancelKey:
+		return c.real().Value(key)
+	}
+	return c.parent.Value(key)
+}
+
+// end ends the context with context.Canceled, unless it has ended.
+func (c *callContext) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inner != nil {
+		c.cancel()
+	} else if c.errLocked() == nil {
+		c.err = context.Canceled
+	}
+}
+
+// real returns inner, which has ended if the context has, with the same error.
+func (c *callContext) real() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inner != nil {
+		return c.inner
+	}
+	switch err := c.errLocked(); {
+	case err == context.Canceled:
+		c.inner, c.cancel = context.WithCancel(c.parent)
+		c.cancel()
+	case c.own:
+		c.inner, c.cancel = context.WithDeadline(c.parent, c.deadline)
+	default:
+		c.inner, c.cancel = context.WithCancel(c.parent)
+	}
+	return c.inner
+}
+
+// The keys are not exported, but the functions that look for them tell them to every
+// context they ask. TestContextValues and TestCallContext fail should they ever look for
+// something else.
+var (
+	metadataKey = keyOf(func(ctx context.Context) { metadata.FromIncomingContext(ctx) })
+	peerKey     = keyOf(func(ctx context.Context) { peer.FromContext(ctx) })
+	streamKey   = keyOf(func(ctx context.Context) { grpc.ServerTransportStreamFromContext(ctx) })
+	cancelKey   = keyOf(func(ctx context.Context) { context.Cause(ctx) })
+)
+
+func keyOf(ask func(context.Context)) any {
+	asked := &keyContext{Context: context.Background()}
+	ask(asked)
+	return asked.key
+}
+
+// keyContext remembers the key it was asked for. It has ended, since Cause asks no other.
+type keyContext struct {
+	context.Context
+	key any
+}
+
+func (c *keyContext) Err() error { return context.Canceled }
+
+func (c *keyContext) Value(key any) any {
+	c.key = key
+	return nil
+}

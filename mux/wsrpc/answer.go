@@ -1,0 +1,74 @@
+package wsrpc
+
+import (
+	"sync"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"oneport/mux/internal/socket"
+)
+
+// answer is a message of a call, or none, that the rest of its frame can be put around
+// without copying it.
+type answer struct {
+	kind  socket.Kind
+	buf   *[]byte // the message, after answerRoom bytes; nil: there is no message
+	start int     // in buf, of the frame
+}
+
+// answerRoom is what the beginning of a frame may take: two tags, two varints.
+const answerRoom = 1 + 5 + 1 + 5
+
+// answerBuffers holds *[]byte.
+var answerBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
+
+// maxAnswerBuffer is the capacity above which a buffer is not kept for reuse.
+const maxAnswerBuffer = 128 << 10
+
+// newAnswer encodes a message of a call. The caller must release the answer.
+func newAnswer(kind socket.Kind, call uint32, m any) (answer, error) {
+	a := answer{kind: kind, buf: answerBuffers.Get().(*[]byte)}
+	b, err := codec(kind).Append((*a.buf)[:answerRoom], m)
+	*a.buf = b
+	if err != nil {
+		a.release()
+		return answer{}, err
+	}
+	if kind == socket.Binary {
+		var front [answerRoom]byte
+		f := appendUint(front[:0], 1, uint64(call))
+		f = protowire.AppendTag(f, 3, protowire.BytesType)
+		f = protowire.AppendVarint(f, uint64(a.size()))
+		a.start = answerRoom - len(f)
+		copy(b[a.start:], f)
+	}
+	return a, nil
+}
+
+// size is the length of the message.
+func (a *answer) size() int { return len(*a.buf) - answerRoom }
+
+// encode makes a frame of a and of f, which is of the same call and has no message. The
+// bytes are good until a is released.
+func (a *answer) encode(f *frame) ([]byte, error) {
+	whole := *f
+	switch {
+	case a.buf == nil:
+		return whole.append(nil, a.kind)
+	case a.kind == socket.Binary:
+		whole.call = 0 // which is in front of the message
+		*a.buf = whole.appendBinary(*a.buf)
+		return (*a.buf)[a.start:], nil
+	default:
+		whole.message = (*a.buf)[answerRoom:]
+		return whole.appendJSON(nil)
+	}
+}
+
+// release gives the buffer back for reuse. It may be called again.
+func (a *answer) release() {
+	if a.buf != nil && cap(*a.buf) <= maxAnswerBuffer {
+		answerBuffers.Put(a.buf)
+	}
+	a.buf = nil
+}
