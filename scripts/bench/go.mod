@@ -1,0 +1,24 @@
+// What calls cost a server, measured, in a module of its own so that it is no
+// dependency of anyone who imports oneport.
+module oneport/scripts/bench
+
+go 1.26.0
+
+require (
+	github.com/gorilla/websocket v1.5.3
+	golang.org/x/net v0.62.0
+	google.golang.org/grpc v1.85.0
+	google.golang.org/protobuf v1.36.12
+	oneport v0.0.0
+)
+
+require (
+	connectrpc.com/connect/v2 v2.0.2 // indirect
+	github.com/soheilhy/cmux v0.1.5 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+	golang.org/x/time v0.16.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+)
+
+replace oneport => ../..
