@@ -2,117 +2,158 @@ package main
 
 import (
 	"errors"
-	"os"
+	"io"
 	"path/filepath"
 	"regexp"
+	"time"
 )
+
+// plan is how often and how long to measure each variant.
+type plan struct {
+	Rounds int           `json:"rounds"`
+	Turns  int           `json:"turns"` // in a round
+	Turn   time.Duration `json:"turn_ns"`
+	WarmUp time.Duration `json:"warm_up_ns"` // before the first round
+	Idle   idlePlan      `json:"idle"`
+}
 
 // bench is one run of the command.
 type bench struct {
 	plan    plan
 	only    *regexp.Regexp
 	profile string // directory, or empty
+	out     io.Writer
 
-	servers []*process
-	results []*result
+	servers map[string]*process // by variant
 }
 
-// start starts the servers that are needed.
-func (b *bench) start() error {
-	for _, v := range variants {
-		for _, w := range workloads {
-			if b.only.MatchString(w.name + "/" + v.name) {
-				p, err := startProcess(v)
-				if err != nil {
-					return err
-				}
-				b.servers = append(b.servers, p)
-				break
-			}
-		}
+// run measures all that is asked for, and prints it on the way.
+func (b *bench) run() (r *report, err error) {
+	if r, err = newReport(b.plan); err != nil {
+		return nil, err
 	}
-	return nil
-}
-
-func (b *bench) stop() error {
-	var errs []error
-	for _, p := range b.servers {
-		errs = append(errs, p.stop())
+	if err := r.printHead(b.out); err != nil {
+		return nil, err
 	}
-	return errors.Join(errs...)
-}
-
-// measure runs the workloads one after the other, each with all servers in turn.
-func (b *bench) measure() error {
-	for _, w := range workloads {
-		var servers []*process
+	b.servers = make(map[string]*process)
+	defer func() {
 		for _, p := range b.servers {
-			if b.only.MatchString(w.name + "/" + p.name) {
-				servers = append(servers, p)
-			}
+			err = errors.Join(err, p.stop())
 		}
-		if len(servers) == 0 {
+	}()
+	for _, w := range workloads {
+		results, err := b.measure(w)
+		if err != nil {
+			return nil, err
+		}
+		if len(results) == 0 {
 			continue
 		}
-		results, err := b.run(w, servers)
-		if err != nil {
-			return err
-		}
-		sumUp(results)
-		b.results = append(b.results, results...)
-		if err := printResults(os.Stdout, results); err != nil {
-			return err
+		r.Results = append(r.Results, results...)
+		if err := printResults(b.out, results); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	if chosen := b.chosen(idleName); len(chosen) > 0 {
+		if r.Idle, err = measureIdle(b.plan.Idle, chosen); err != nil {
+			return nil, err
+		}
+		if err := printIdle(b.out, b.plan.Idle, r.Idle); err != nil {
+			return nil, err
+		}
+	}
+	r.Goals = r.goals()
+	return r, printGoals(b.out, r.Goals)
 }
 
-// run measures one workload.
-func (b *bench) run(w workload, servers []*process) (results []*result, err error) {
+// chosen are the variants to measure under a workload.
+func (b *bench) chosen(workload string) []variant {
+	var chosen []variant
+	for _, v := range variants {
+		if b.only.MatchString(workload + "/" + v.name) {
+			chosen = append(chosen, v)
+		}
+	}
+	return chosen
+}
+
+// server starts the process of a variant, once.
+func (b *bench) server(v variant) (*process, error) {
+	if p, ok := b.servers[v.name]; ok {
+		return p, nil
+	}
+	p, err := startProcess(v)
+	if err == nil {
+		b.servers[v.name] = p
+	}
+	return p, err
+}
+
+// measure runs one workload with the variants in turn.
+func (b *bench) measure(w workload) (results []*result, err error) {
 	var loads []*load
 	defer func() {
 		for _, l := range loads {
 			err = errors.Join(err, l.close())
 		}
 	}()
-	for _, p := range servers {
+	for _, v := range b.chosen(w.name) {
+		p, err := b.server(v)
+		if err != nil {
+			return nil, err
+		}
 		l, err := newLoad(w, p)
 		if err != nil {
 			return nil, err
 		}
 		loads = append(loads, l)
-		results = append(results, &result{Workload: w.name, Variant: p.name})
-		if b.plan.warmUp > 0 {
-			if _, err := l.measure(b.plan.warmUp); err != nil {
-				return nil, err
-			}
+		results = append(results, &result{Workload: w.name, Variant: v.name})
+		if _, err := l.measure(b.plan.WarmUp); err != nil {
+			return nil, err
 		}
-		if b.profile != "" {
-			if _, err := p.ask("profile %s", b.profileName(w, p, "cpu")); err != nil {
-				return nil, err
-			}
+		if err := b.tellProfile(l, "profile", "cpu"); err != nil {
+			return nil, err
 		}
 	}
-	for round := range b.plan.rounds {
-		for i := range loads {
-			i = (i + round) % len(loads)
-			s, err := loads[i].measure(b.plan.round)
-			if err != nil {
-				return nil, err
-			}
-			results[i].Rounds = append(results[i].Rounds, s)
+	for round := range b.plan.Rounds {
+		sums, err := b.measureRound(round, loads)
+		if err != nil {
+			return nil, err
+		}
+		for i, r := range results {
+			r.Rounds = append(r.Rounds, sums[i])
 		}
 	}
-	if b.profile != "" {
-		for _, p := range servers {
-			if _, err := p.ask("profiled %s", b.profileName(w, p, "allocs")); err != nil {
-				return nil, err
-			}
+	for _, l := range loads {
+		if err := b.tellProfile(l, "profiled", "allocs"); err != nil {
+			return nil, err
 		}
 	}
+	sumUp(results)
 	return results, nil
 }
 
-func (b *bench) profileName(w workload, p *process, kind string) string {
-	return filepath.Join(b.profile, w.name+"."+p.name+"."+kind+".pprof")
+// measureRound gives each load its turns.
+func (b *bench) measureRound(round int, loads []*load) ([]sample, error) {
+	sums := make([]sample, len(loads))
+	for turn := range b.plan.Turns {
+		for i := range loads {
+			i = (i + turn + round) % len(loads)
+			s, err := loads[i].measure(b.plan.Turn)
+			if err != nil {
+				return nil, err
+			}
+			sums[i].add(s)
+		}
+	}
+	return sums, nil
+}
+
+// tellProfile tells a server to begin or end its profiles.
+func (b *bench) tellProfile(l *load, verb, kind string) error {
+	if b.profile == "" {
+		return nil
+	}
+	_, err := l.server.ask("%s %s", verb, filepath.Join(b.profile, l.name+"."+l.server.name+"."+kind+".pprof"))
+	return err
 }

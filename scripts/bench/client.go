@@ -85,12 +85,19 @@ type conn struct {
 	net.Conn
 	out    []byte // is to be written
 	in     []byte // has been read, and is to be looked at: part of buffer
-	buffer []byte
+	buffer []byte // grows when a read has filled it
+	full   bool
 }
+
+// Small at first, for thousands of connections that are idle.
+const (
+	minBuffer = 2 << 10
+	maxBuffer = 64 << 10
+)
 
 func dial(addr string) (conn, error) {
 	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
-	return conn{Conn: c, buffer: make([]byte, 64<<10)}, err
+	return conn{Conn: c, buffer: make([]byte, minBuffer)}, err
 }
 
 func (c *conn) flush() error {
@@ -104,12 +111,16 @@ func (c *conn) flush() error {
 
 // fill reads more behind what has not been looked at.
 func (c *conn) fill() error {
+	if c.full && len(c.buffer) < maxBuffer {
+		c.buffer = make([]byte, 2*len(c.buffer))
+	}
 	kept := copy(c.buffer, c.in)
 	if kept == len(c.buffer) {
 		return fmt.Errorf("a frame of more than %d bytes", kept)
 	}
 	n, err := c.Read(c.buffer[kept:])
 	c.in = c.buffer[:kept+n]
+	c.full = len(c.in) == len(c.buffer)
 	return err
 }
 

@@ -1,9 +1,6 @@
 package main
 
-import (
-	"slices"
-	"time"
-)
+import "slices"
 
 // spread sums up what was measured several times.
 type spread struct {
@@ -22,6 +19,9 @@ func spreadOf(values []float64) spread {
 // cpu is what an operation costs, in microseconds.
 func (s sample) cpu() float64 { return s.CPU.Seconds() / float64(s.Ops) * 1e6 }
 
+// loadCPU is what it costs the load, in microseconds.
+func (s sample) loadCPU() float64 { return s.LoadCPU.Seconds() / float64(s.Ops) * 1e6 }
+
 // rate is operations in a second.
 func (s sample) rate() float64 { return float64(s.Ops) / s.Elapsed.Seconds() }
 
@@ -34,9 +34,10 @@ type result struct {
 	Variant  string   `json:"variant"`
 	Rounds   []sample `json:"rounds"`
 
-	CPU    spread `json:"cpu_us_per_op"`
-	Rate   spread `json:"ops_per_second"`
-	Allocs spread `json:"allocs_per_op"`
+	CPU     spread `json:"cpu_us_per_op"`
+	LoadCPU spread `json:"load_cpu_us_per_op"`
+	Rate    spread `json:"ops_per_second"`
+	Allocs  spread `json:"allocs_per_op"`
 
 	// To other variants, by name: in each round, and of those ratios the median.
 	// So what slows the machine down for a while counts for both.
@@ -52,6 +53,7 @@ var references = []string{"native", "plain", "dialling"}
 func sumUp(results []*result) {
 	for _, r := range results {
 		r.CPU = spreadOf(each(r.Rounds, sample.cpu))
+		r.LoadCPU = spreadOf(each(r.Rounds, sample.loadCPU))
 		r.Rate = spreadOf(each(r.Rounds, sample.rate))
 		r.Allocs = spreadOf(each(r.Rounds, sample.allocs))
 		r.CPURatio, r.RateRatio = make(map[string]spread), make(map[string]spread)
@@ -64,7 +66,7 @@ func sumUp(results []*result) {
 	}
 }
 
-func each(rounds []sample, f func(sample) float64) []float64 {
+func each[S any](rounds []S, f func(S) float64) []float64 {
 	var values []float64
 	for _, s := range rounds {
 		values = append(values, f(s))
@@ -72,17 +74,10 @@ func each(rounds []sample, f func(sample) float64) []float64 {
 	return values
 }
 
-func ratios(rounds, to []sample, f func(sample) float64) []float64 {
+func ratios[S any](rounds, to []S, f func(S) float64) []float64 {
 	var values []float64
 	for i := range rounds {
 		values = append(values, f(rounds[i])/f(to[i]))
 	}
 	return values
-}
-
-// plan is how long and how often to measure.
-type plan struct {
-	rounds int
-	round  time.Duration
-	warmUp time.Duration
 }

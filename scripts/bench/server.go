@@ -193,13 +193,17 @@ func obey(line string) (a answer, err error) {
 }
 
 func readUsage() (usage, error) {
-	var ru syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
-		return usage{}, err
-	}
+	cpu, err := cpuTime()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return usage{CPU: time.Duration(ru.Utime.Nano() + ru.Stime.Nano()), Mallocs: m.Mallocs}, nil
+	return usage{CPU: cpu, Mallocs: m.Mallocs}, err
+}
+
+// cpuTime is what this process has used, user and system.
+func cpuTime() (time.Duration, error) {
+	var ru syscall.Rusage
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru)
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano()), err
 }
 
 func readMemory() (memory, error) {

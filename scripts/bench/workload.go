@@ -40,8 +40,17 @@ var workloads = []workload{
 type sample struct {
 	Ops     int           `json:"ops"`
 	Elapsed time.Duration `json:"elapsed_ns"`
-	CPU     time.Duration `json:"cpu_ns"` // of the server
-	Allocs  uint64        `json:"allocs"` // on its heap
+	CPU     time.Duration `json:"cpu_ns"`      // of the server
+	LoadCPU time.Duration `json:"load_cpu_ns"` // of this process
+	Allocs  uint64        `json:"allocs"`      // on the server's heap
+}
+
+func (s *sample) add(t sample) {
+	s.Ops += t.Ops
+	s.Elapsed += t.Elapsed
+	s.CPU += t.CPU
+	s.LoadCPU += t.LoadCPU
+	s.Allocs += t.Allocs
 }
 
 // load is a workload with connections to one server.
@@ -122,6 +131,10 @@ func (l *load) measure(d time.Duration) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
+	loadBefore, err := cpuTime()
+	if err != nil {
+		return sample{}, err
+	}
 	var ops atomic.Int64
 	var over atomic.Bool
 	var all sync.WaitGroup
@@ -138,14 +151,16 @@ func (l *load) measure(d time.Duration) (sample, error) {
 	}
 	all.Wait()
 	elapsed := time.Since(begin)
+	loadAfter, loadErr := cpuTime()
 	after, err := l.server.ask("usage")
-	if err := errors.Join(append(errs, err)...); err != nil {
+	if err := errors.Join(append(errs, loadErr, err)...); err != nil {
 		return sample{}, err
 	}
 	return sample{
 		Ops:     int(ops.Load()),
 		Elapsed: elapsed,
 		CPU:     after.Usage.CPU - before.Usage.CPU,
+		LoadCPU: loadAfter - loadBefore,
 		Allocs:  after.Usage.Mallocs - before.Usage.Mallocs,
 	}, nil
 }
