@@ -49,7 +49,7 @@ func pushCall(size, count int) (*call, error) {
 		&pb.ExpandResponse{Message: text(size)}, count)
 }
 
-func text(size int) string { return strings.Repeat("0123456789abcdef", size/16) }
+func text(size int) string { return strings.Repeat("0123456789abcdef", size/16+1)[:size] }
 
 func newCall(method string, req, reply proto.Message, replies int) (*call, error) {
 	c := &call{method: method, replies: replies}

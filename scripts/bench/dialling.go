@@ -18,20 +18,20 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "oneport/proto/echo"
-	"oneport/services/echo"
 )
 
 // serveDialling is what is glued together where the server has no WebSocket of its own:
 // a handler that makes each call of a socket once more, as a client of the gRPC port
 // in the same process. Its frames are those of grpc-ws.v1, as far as the load needs
 // them, so that both have the same to encode.
-func serveDialling(ln net.Listener) error {
+func serveDialling(ln net.Listener, register service) error {
 	backend, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	s := newGRPCServer()
-	echo.Register(s)
+	defer s.Stop()
+	register(s)
 	cc, err := grpc.NewClient(backend.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ const (
 	frameHeader   = 9
 	initialWindow = 65535 // RFC 9113, section 6.9.2
 	connWindow    = 1 << 20
+	maxRequest    = 16<<10 - 5
 )
 
 // grpcClient calls by native gRPC, in frames of HTTP/2 made by hand: a client that costs
@@ -46,6 +47,9 @@ type grpcStream struct {
 }
 
 func dialGRPC(addr string, c *call) (client, error) {
+	if n := len(c.request); n > maxRequest {
+		return nil, fmt.Errorf("request of %d bytes, which do not go into one frame", n)
+	}
 	raw, err := dial(addr)
 	if err != nil {
 		return nil, err

@@ -27,10 +27,13 @@ import (
 	"oneport/services/echo"
 )
 
+// A service is what registers one.
+type service func(grpc.ServiceRegistrar)
+
 // A variant is a way to serve the echo service. Each runs in a process of its own.
 type variant struct {
 	name  string
-	serve func(net.Listener) error // until the process ends
+	serve func(net.Listener, service) error // until ln is closed
 	dial  func(addr string, c *call) (client, error)
 }
 
@@ -51,9 +54,9 @@ func findVariant(name string) (variant, error) {
 }
 
 // servePlain is grpc-go by itself, with the limits that mux gives it.
-func servePlain(ln net.Listener) error {
+func servePlain(ln net.Listener, register service) error {
 	s := newGRPCServer()
-	echo.Register(s)
+	register(s)
 	return s.Serve(ln)
 }
 
@@ -74,9 +77,9 @@ func newGRPCServer() *grpc.Server {
 }
 
 // serveMux is oneport: all wires on one port.
-func serveMux(ln net.Listener) error {
+func serveMux(ln net.Listener, register service) error {
 	s := mux.NewServer(mux.WithUnaryInterceptor(interceptUnary), mux.WithStreamInterceptor(interceptStream))
-	echo.Register(s)
+	register(s)
 	return s.Serve(ln)
 }
 
@@ -134,11 +137,12 @@ func runServer(v variant, in io.Reader, out io.Writer) error {
 		return err
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- v.serve(ln) }()
+	go func() { failed <- v.serve(ln, echo.Register) }()
 	answers := json.NewEncoder(out)
 	if err := answers.Encode(answer{Addr: ln.Addr().String()}); err != nil {
 		return err
 	}
+	var c control
 	lines := make(chan string)
 	go func() {
 		defer close(lines)
@@ -154,7 +158,7 @@ func runServer(v variant, in io.Reader, out io.Writer) error {
 			if !ok {
 				return nil
 			}
-			a, err := obey(line)
+			a, err := c.obey(line)
 			if err != nil {
 				a.Error = err.Error()
 			}
@@ -165,8 +169,13 @@ func runServer(v variant, in io.Reader, out io.Writer) error {
 	}
 }
 
+// control is what the load process has of a server process.
+type control struct {
+	profile *os.File // of CPU, while it goes on
+}
+
 // obey does what one line says.
-func obey(line string) (a answer, err error) {
+func (c *control) obey(line string) (a answer, err error) {
 	verb, file, _ := strings.Cut(line, " ")
 	switch verb {
 	case "usage":
@@ -174,22 +183,24 @@ func obey(line string) (a answer, err error) {
 	case "memory":
 		a.Memory, err = readMemory()
 	case "profile":
-		f, err := os.Create(file)
-		if err != nil {
-			return a, err
+		if c.profile, err = os.Create(file); err == nil {
+			err = pprof.StartCPUProfile(c.profile)
 		}
-		return a, pprof.StartCPUProfile(f) // f stays open until the process ends
 	case "profiled":
 		pprof.StopCPUProfile()
-		f, err := os.Create(file)
-		if err != nil {
-			return a, err
-		}
-		return a, errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
+		err = errors.Join(c.profile.Close(), writeAllocs(file))
 	default:
 		err = fmt.Errorf("unknown command %q", verb)
 	}
 	return a, err
+}
+
+func writeAllocs(file string) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
 func readUsage() (usage, error) {

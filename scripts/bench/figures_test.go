@@ -1,0 +1,83 @@
+package main
+
+import (
+	"testing"
+	"time"
+)
+
+func TestSpread(t *testing.T) {
+	for _, tt := range []struct {
+		values []float64
+		want   spread
+	}{
+		{[]float64{4}, spread{4, 4, 4}},
+		{[]float64{9, 1, 2}, spread{2, 1, 9}},
+		{[]float64{8, 1, 2, 4}, spread{3, 1, 8}},
+	} {
+		if got := spreadOf(tt.values); got != tt.want {
+			t.Errorf("spreadOf(%v) = %v, want %v", tt.values, got, tt.want)
+		}
+	}
+}
+
+// The machine is three times slower in the second round and twice in the third. The
+// medians of the two variants are then of different rounds, and their ratio is not 2.
+func TestRatiosAreWithinRounds(t *testing.T) {
+	cost := func(µs ...int) (rounds []sample) {
+		for _, n := range µs {
+			rounds = append(rounds, sample{Ops: 10, CPU: time.Duration(10*n) * time.Microsecond, Elapsed: time.Second, Allocs: 30, LoadCPU: 1})
+		}
+		return rounds
+	}
+	results := []*result{
+		{Variant: "native", Rounds: cost(10, 30, 20)},
+		{Variant: "grpc-ws.v1", Rounds: cost(20, 60, 10)},
+	}
+	sumUp(results)
+	if got, want := results[1].CPU.String(), "20.0 (10.0–60.0)"; got != want {
+		t.Errorf("CPU = %s, want %s", got, want)
+	}
+	if got, want := results[1].CPURatio["native"].String(), "2.00 (0.50–2.00)"; got != want {
+		t.Errorf("CPU, native = 1: %s, want %s", got, want)
+	}
+	if got, want := results[1].RateRatio["native"], (spread{1, 1, 1}); got != want {
+		t.Errorf("rate, native = 1: %v, want %v", got, want)
+	}
+	if got, want := results[1].Allocs, (spread{3, 3, 3}); got != want {
+		t.Errorf("allocations = %v, want %v", got, want)
+	}
+	if got, ok := results[1].CPURatio["grpc-ws.v1"]; ok {
+		t.Errorf("CPU, grpc-ws.v1 = 1: %v, but it is no reference", got)
+	}
+}
+
+func TestGoals(t *testing.T) {
+	at := func(median float64) map[string]spread { return map[string]spread{"native": {Median: median}} }
+	r := &report{
+		Results: []*result{
+			{Workload: "unary-32B-64-on-1", Variant: "grpc-ws.v1", CPURatio: at(0.25), Allocs: spread{Median: 12.1}},
+			{Workload: "unary-32B-64-on-4", Variant: "grpc-ws.v1", CPURatio: at(0.26), Allocs: spread{Median: 12}},
+		},
+		Idle: []*idleResult{{Variant: "grpc-ws.v1", Resident: spread{Median: 6.6}}},
+	}
+	type outcome struct{ measured, met bool }
+	want := map[string]outcome{
+		"unary-32B-64-on-1: CPU of grpc-ws.v1, native = 1": {true, true},
+		"unary-32B-64-on-4: CPU of grpc-ws.v1, native = 1": {true, false},
+		"unary-32B-64-on-1: allocations of grpc-ws.v1":     {true, false},
+		"unary-32B-64-on-4: allocations of grpc-ws.v1":     {true, true},
+		"idle: KiB resident of grpc-ws.v1":                 {true, false},
+	}
+	seen := 0
+	for _, g := range r.goals() {
+		if _, ok := want[g.Goal]; ok {
+			seen++
+		}
+		if got := (outcome{g.Measured != nil, g.Met}); got != want[g.Goal] {
+			t.Errorf("%s: measured, met = %v, want %v", g.Goal, got, want[g.Goal])
+		}
+	}
+	if seen != len(want) {
+		t.Errorf("%d of the goals %v are there", seen, want)
+	}
+}
