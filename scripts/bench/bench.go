@@ -55,7 +55,7 @@ func (b *bench) run() (r *report, err error) {
 		}
 	}
 	if chosen := b.chosen(idleName); len(chosen) > 0 {
-		if r.Idle, err = measureIdle(b.plan.Idle, chosen); err != nil {
+		if r.Idle, err = b.measureIdle(chosen); err != nil {
 			return nil, err
 		}
 		if err := printIdle(b.out, b.plan.Idle, r.Idle); err != nil {
@@ -154,6 +154,10 @@ func (b *bench) tellProfile(l *load, verb, kind string) error {
 	if b.profile == "" {
 		return nil
 	}
-	_, err := l.server.ask("%s %s", verb, filepath.Join(b.profile, l.name+"."+l.server.name+"."+kind+".pprof"))
+	_, err := l.server.ask("%s %s", verb, b.profileName(l.name, l.server.name, kind))
 	return err
+}
+
+func (b *bench) profileName(workload, variant, kind string) string {
+	return filepath.Join(b.profile, workload+"."+variant+"."+kind+".pprof")
 }

@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"net"
 	"os"
+	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -68,6 +71,24 @@ func TestBench(t *testing.T) {
 		if len(res.Rounds) != 2 || res.Resident.Min < 1 {
 			t.Errorf("idle/%s: %+v", res.Variant, res)
 		}
+	}
+	file := filepath.Join(t.TempDir(), "report.json")
+	if err := r.writeJSON(file); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read report
+	if err := json.Unmarshal(b, &read); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(&read, r) {
+		t.Errorf("JSON is of %+v, want %+v", read, *r)
+	}
+	if r.Go == "" || r.Kernel == "" || r.CPUs == 0 {
+		t.Errorf("where: %+v", *r)
 	}
 	for _, want := range []string{"unary-32B-64-on-4 ", "  grpc-ws.v1 ", "idle, 37 connections", "not measured"} {
 		if !strings.Contains(out, want) {

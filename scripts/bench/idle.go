@@ -21,6 +21,7 @@ type idlePlan struct {
 type idleSample struct {
 	Resident float64 `json:"resident_kib"` // of the process
 	Heap     float64 `json:"heap_kib"`
+	Stack    float64 `json:"stack_kib"`
 }
 
 // idleResult is what was measured of one variant.
@@ -29,6 +30,7 @@ type idleResult struct {
 	Rounds   []idleSample `json:"rounds"`
 	Resident spread       `json:"resident_kib"`
 	Heap     spread       `json:"heap_kib"`
+	Stack    spread       `json:"stack_kib"`
 
 	HeapRatio map[string]spread `json:"heap_ratio"` // as result.CPURatio
 }
@@ -37,14 +39,14 @@ type idleResult struct {
 const settle = 300 * time.Millisecond
 
 // measureIdle measures the variants in turn, each time in a new process.
-func measureIdle(p idlePlan, variants []variant) ([]*idleResult, error) {
+func (b *bench) measureIdle(variants []variant) ([]*idleResult, error) {
 	var results []*idleResult
 	for _, v := range variants {
 		results = append(results, &idleResult{Variant: v.name})
 	}
-	for range p.Rounds {
+	for range b.plan.Idle.Rounds {
 		for i, v := range variants {
-			s, err := measureIdleOnce(v, p.Conns)
+			s, err := b.measureIdleOnce(v, b.plan.Idle.Conns)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %s: %w", idleName, v.name, err)
 			}
@@ -58,9 +60,11 @@ func measureIdle(p idlePlan, variants []variant) ([]*idleResult, error) {
 func sumUpIdle(results []*idleResult) {
 	resident := func(s idleSample) float64 { return s.Resident }
 	heap := func(s idleSample) float64 { return s.Heap }
+	stack := func(s idleSample) float64 { return s.Stack }
 	for _, r := range results {
 		r.Resident = spreadOf(each(r.Rounds, resident))
 		r.Heap = spreadOf(each(r.Rounds, heap))
+		r.Stack = spreadOf(each(r.Rounds, stack))
 		r.HeapRatio = make(map[string]spread)
 		for _, to := range results {
 			r.HeapRatio[to.Variant] = spreadOf(ratios(r.Rounds, to.Rounds, heap))
@@ -68,8 +72,12 @@ func sumUpIdle(results []*idleResult) {
 	}
 }
 
-func measureIdleOnce(v variant, n int) (s idleSample, err error) {
-	server, err := startProcess(v)
+func (b *bench) measureIdleOnce(v variant, n int) (s idleSample, err error) {
+	var env []string
+	if b.profile != "" {
+		env = append(env, "GODEBUG=memprofilerate=4096") // else of a few KiB each one in a hundred is in it
+	}
+	server, err := startProcess(v, env...)
 	if err != nil {
 		return s, err
 	}
@@ -95,10 +103,16 @@ func measureIdleOnce(v variant, n int) (s idleSample, err error) {
 	if err != nil {
 		return s, err
 	}
+	if b.profile != "" {
+		if _, err := server.ask("heap %s", b.profileName(idleName, v.name, "heap")); err != nil {
+			return s, err
+		}
+	}
 	kib := func(before, after uint64) float64 { return (float64(after) - float64(before)) / float64(n) / 1024 }
 	return idleSample{
 		Resident: kib(before.Memory.Resident, after.Memory.Resident),
 		Heap:     kib(before.Memory.Heap, after.Memory.Heap),
+		Stack:    kib(before.Memory.Stack, after.Memory.Stack),
 	}, nil
 }
 

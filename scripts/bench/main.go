@@ -34,7 +34,7 @@ func main() {
 	flag.StringVar(&f.only, "only", "", "measure what `REGEXP` matches of workload/variant, such as push-32B/native")
 	flag.IntVar(&f.rounds, "rounds", 7, "number of rounds, of 0.7 s for each variant; of those with idle connections there are three at most")
 	flag.StringVar(&f.json, "json", "", "write all rounds, sums, ratios and goals to `FILE` as well")
-	flag.StringVar(&f.profile, "profile", "", "write a profile of the server's CPU, and one of its allocations since its start, to `DIR` for each workload and variant")
+	flag.StringVar(&f.profile, "profile", "", "write to `DIR`, for each workload and variant, a profile of the server's CPU and one of its allocations since its start; of idle connections one of the heap")
 	flag.Parse()
 	if err := f.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

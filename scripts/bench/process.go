@@ -21,14 +21,15 @@ type process struct {
 }
 
 // startProcess starts the server of v. The environment sets the same garbage collector
-// and number of threads for all.
-func startProcess(v variant) (*process, error) {
+// and number of threads for all; env is added to it.
+func startProcess(v variant, env ...string) (*process, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	p := &process{variant: v, cmd: exec.Command(exe, "-serve", v.name)}
 	p.cmd.Env = append(os.Environ(), "GOGC=100", "GOMEMLIMIT=off", "GODEBUG=", fmt.Sprintf("GOMAXPROCS=%d", runtime.NumCPU()))
+	p.cmd.Env = append(p.cmd.Env, env...)
 	p.cmd.Stderr = os.Stderr
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err

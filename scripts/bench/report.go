@@ -89,9 +89,9 @@ func printResults(w io.Writer, results []*result) error {
 
 func printIdle(w io.Writer, p idlePlan, results []*idleResult) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%s, %d connections\tKiB resident\tKiB heap\theap, plain = 1\n", idleName, p.Conns)
+	fmt.Fprintf(t, "%s, %d connections\tKiB resident\tKiB heap\theap, plain = 1\tKiB stack\n", idleName, p.Conns)
 	for _, r := range results {
-		fmt.Fprintf(t, "  %s\t%v\t%v\t%v\n", r.Variant, r.Resident, r.Heap, r.HeapRatio["plain"])
+		fmt.Fprintf(t, "  %s\t%v\t%v\t%v\t%v\n", r.Variant, r.Resident, r.Heap, r.HeapRatio["plain"], r.Stack)
 	}
 	fmt.Fprintln(t)
 	return t.Flush()

@@ -119,6 +119,7 @@ type usage struct {
 type memory struct {
 	Resident uint64 `json:"resident"`
 	Heap     uint64 `json:"heap"`
+	Stack    uint64 `json:"stack"`
 }
 
 // answer is one line to the load process.
@@ -188,19 +189,21 @@ func (c *control) obey(line string) (a answer, err error) {
 		}
 	case "profiled":
 		pprof.StopCPUProfile()
-		err = errors.Join(c.profile.Close(), writeAllocs(file))
+		err = errors.Join(c.profile.Close(), writeProfile("allocs", file))
+	case "heap":
+		err = writeProfile("heap", file)
 	default:
 		err = fmt.Errorf("unknown command %q", verb)
 	}
 	return a, err
 }
 
-func writeAllocs(file string) error {
+func writeProfile(kind, file string) error {
 	f, err := os.Create(file)
 	if err != nil {
 		return err
 	}
-	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
+	return errors.Join(pprof.Lookup(kind).WriteTo(f, 0), f.Close())
 }
 
 func readUsage() (usage, error) {
@@ -231,5 +234,5 @@ func readMemory() (memory, error) {
 	if _, err := fmt.Sscan(string(statm), &size, &resident); err != nil {
 		return memory{}, fmt.Errorf("/proc/self/statm: %w", err)
 	}
-	return memory{Resident: resident * uint64(os.Getpagesize()), Heap: m.HeapAlloc}, nil
+	return memory{Resident: resident * uint64(os.Getpagesize()), Heap: m.HeapAlloc, Stack: m.StackInuse}, nil
 }
