@@ -38,6 +38,8 @@ type queue struct {
 // buffers holds *[]byte for frames that wait.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b }}
 
+const maxGiveWay = 16
+
 // maxPooled is the capacity above which a buffer is not kept for reuse.
 const maxPooled = 128 << 10
 
@@ -201,9 +203,7 @@ func (q *queue) start() {
 // goroutines go first: a system call costs as much as many small calls of a handler.
 func (q *queue) flush() {
 	for {
-		if q.gather != nil && q.gather() {
-			runtime.Gosched()
-		}
+		q.giveWay()
 		q.mu.Lock()
 		out := q.buf
 		if out == nil {
@@ -218,6 +218,28 @@ func (q *queue) flush() {
 		if err != nil {
 			q.failed(err)
 		}
+	}
+}
+
+// giveWay lets the goroutines go first that are about to add to what waits, again as
+// long as they do.
+func (q *queue) giveWay() {
+	size := -1
+	for range maxGiveWay {
+		if q.gather == nil || !q.gather() {
+			return
+		}
+		q.mu.Lock()
+		now := 0
+		if q.buf != nil {
+			now = len(*q.buf)
+		}
+		q.mu.Unlock()
+		if now == size {
+			return
+		}
+		size = now
+		runtime.Gosched()
 	}
 }
 
