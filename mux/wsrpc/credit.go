@@ -160,8 +160,8 @@ func (q *requests) wake() {
 }
 
 // take removes the next message, waiting for it, and returns the credit that the
-// client is to be given, if any. The error is io.EOF after the half-close, else that
-// of ctx.
+// client is to be given, if any. The error is io.EOF after the half-close, context.Canceled
+// after drop, else that of ctx.
 func (q *requests) take(ctx context.Context) (r request, give uint32, err error) {
 	for {
 		q.mu.Lock()
@@ -175,6 +175,9 @@ func (q *requests) take(ctx context.Context) (r request, give uint32, err error)
 			give = q.giveLocked(len(r.data))
 			q.mu.Unlock()
 			return r, give, nil
+		case q.over: // and what was dropped is missing
+			q.mu.Unlock()
+			return request{}, 0, context.Canceled
 		case q.closed:
 			q.mu.Unlock()
 			return request{}, 0, io.EOF
