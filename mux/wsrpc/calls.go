@@ -26,7 +26,6 @@ const (
 	maxCalls      = 100
 	maxMetadata   = 16 << 10 // bytes of open or hello
 	metadataCost  = 32       // of each key and value, beside their length
-	frameRoom     = 64 << 10 // bytes of a frame around its message
 	firstFrame    = 10 * time.Second
 	pingRate      = 10 // a second
 	pingBurst     = 20
@@ -108,7 +107,7 @@ func (s *multiplexer) receive(m *socket.Message) (kept bool, breach *socket.Clos
 	s.frame = frame{space: &s.open, room: len(s.metadata)}
 	f := &s.frame
 	if err := f.parse(m.Kind, m.Data); err != nil {
-		return false, &socket.CloseError{Code: socket.CloseInvalid, Reason: err.Error()}
+		return false, &socket.CloseError{Code: parseCode(err), Reason: err.Error()}
 	}
 	s.greet(m.Kind)
 	if why := s.breach(f); why != "" {
@@ -182,9 +181,6 @@ func checkMetadata(md metadata.MD) error {
 	for key, values := range md {
 		for _, v := range values {
 			size += len(key) + len(v) + metadataCost
-		}
-		if len(values) == 0 { // as JSON can say
-			size += len(key) + metadataCost
 		}
 	}
 	if size > maxMetadata {

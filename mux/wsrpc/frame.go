@@ -1,6 +1,8 @@
 package wsrpc
 
 import (
+	"fmt"
+
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -74,3 +76,17 @@ func (f *frame) parse(kind socket.Kind, b []byte) error {
 
 // typePrefix is what a detail's type is under where it does not say (section 2).
 const typePrefix = "type.googleapis.com/"
+
+// frameRoom is what a frame may have beside its message (section 5). Were there no
+// limit, metadata and unknown keys of a large frame would grow a lot by being decoded.
+const frameRoom = 64 << 10
+
+var errTooMuch = fmt.Errorf("more than %d bytes beside the message", frameRoom)
+
+// parseCode is the close code for an error of parse.
+func parseCode(err error) int {
+	if err == errTooMuch {
+		return socket.CloseTooBig
+	}
+	return socket.CloseInvalid
+}

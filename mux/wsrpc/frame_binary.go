@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -91,7 +92,10 @@ func appendMetadata(b []byte, num protowire.Number, md metadata.MD) []byte {
 		for _, v := range md[key] {
 			b = appendSub(b, num, func(b []byte) []byte {
 				b = appendText(b, 1, key)
-				return appendText(b, 2, v)
+				if v == "" {
+					return b
+				}
+				return protowire.AppendString(protowire.AppendTag(b, 2, protowire.BytesType), v)
 			})
 		}
 	}
@@ -119,16 +123,29 @@ func appendBool(b []byte, num protowire.Number, v bool) []byte {
 	return appendUint(b, num, 1)
 }
 
+// appendText appends a string, which is to be UTF-8, as encoding/json does.
 func appendText(b []byte, num protowire.Number, s string) []byte {
 	if s == "" {
 		return b
 	}
-	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), s)
+	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), strings.ToValidUTF8(s, "\uFFFD"))
 }
 
 // parseBinary decodes b into f, which is zero. The message of f is a part of b. The
 // error is fit for a close frame.
 func (f *frame) parseBinary(b []byte) error {
+	if len(b) > frameRoom { // else a short look is enough
+		message := 0
+		if err := (known{bytes: 1 << 3}).each(b, func(_ protowire.Number, _ uint64, p []byte) error {
+			message = len(p)
+			return nil
+		}); err != nil {
+			return err
+		}
+		if len(b)-message > frameRoom {
+			return errTooMuch
+		}
+	}
 	return frameFields.each(b, func(num protowire.Number, v uint64, p []byte) (err error) {
 		switch num {
 		case 1:
@@ -313,18 +330,19 @@ func (m *metadataParser) string(p []byte) string {
 }
 
 // known are the fields of a message that a receiver knows, as bits by number and wire
-// type. Protobuf takes a field of a known number and another type for an unknown one.
-type known struct{ varint, bytes uint16 }
+// type, and which of those of bytes are strings. Protobuf takes a field of a known
+// number and another type for an unknown one.
+type known struct{ varint, bytes, text uint16 }
 
 var (
 	frameFields    = known{varint: 1<<1 | 1<<4 | 1<<7 | 1<<8 | 1<<10 | 1<<11, bytes: 1<<2 | 1<<3 | 1<<5 | 1<<6 | 1<<9 | 1<<12}
-	openFields     = known{varint: 1 << 3, bytes: 1<<1 | 1<<2}
+	openFields     = known{varint: 1 << 3, bytes: 1<<1 | 1<<2, text: 1 << 1}
 	headerFields   = known{bytes: 1 << 1}
-	endFields      = known{varint: 1 << 1, bytes: 1<<2 | 1<<3 | 1<<4}
-	detailFields   = known{bytes: 1<<1 | 1<<2}
+	endFields      = known{varint: 1 << 1, bytes: 1<<2 | 1<<3 | 1<<4, text: 1 << 2}
+	detailFields   = known{bytes: 1<<1 | 1<<2, text: 1 << 1}
 	helloFields    = known{varint: 1<<1 | 1<<2 | 1<<3, bytes: 1 << 4}
-	goAwayFields   = known{varint: 1 << 1, bytes: 1 << 2}
-	metadataFields = known{bytes: 1<<1 | 1<<2}
+	goAwayFields   = known{varint: 1 << 1, bytes: 1 << 2, text: 1 << 2}
+	metadataFields = known{bytes: 1<<1 | 1<<2, text: 1 << 1}
 )
 
 // each calls f for the known fields of a message in the order in which they stand: with
@@ -359,6 +377,9 @@ func (k known) each(b []byte, f func(num protowire.Number, v uint64, p []byte) e
 		if typ == protowire.BytesType && p == nil {
 			p = []byte{}
 		}
+		if k.text>>num&1 == 1 && !utf8.Valid(p) {
+			return errNotText
+		}
 		if err := f(num, v, p); err != nil {
 			return err
 		}
@@ -366,7 +387,10 @@ func (k known) each(b []byte, f func(num protowire.Number, v uint64, p []byte) e
 	return nil
 }
 
-var errMalformed = errors.New("the frame is not protobuf")
+var (
+	errMalformed = errors.New("the frame is not protobuf")
+	errNotText   = errors.New("a string of the frame is not UTF-8")
+)
 
 // to32 narrows a number of 32 bits. Protobuf would cut a larger one, which here could
 // make one call's frame another's.

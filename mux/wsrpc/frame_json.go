@@ -102,7 +102,7 @@ func (f *frame) appendJSON(b []byte) ([]byte, error) {
 // The error is fit for a close frame.
 func (f *frame) parseJSON(b []byte) error {
 	var j jsonFrame
-	if err := parseObject(b, map[string]any{
+	fields := map[string]any{
 		"call": &j.Call, "credit": &j.Credit, "message": &j.Message, "halfClose": &j.HalfClose, "cancel": &j.Cancel,
 		"ping": &j.Ping, "pong": &j.Pong,
 		"open": object{func() map[string]any {
@@ -125,7 +125,15 @@ func (f *frame) parseJSON(b []byte) error {
 			j.GoAway = new(jsonGoAway)
 			return map[string]any{"lastCall": &j.GoAway.LastCall, "reason": &j.GoAway.Reason}
 		}},
-	}); err != nil {
+	}
+	raw, err := members(b, fields)
+	if err != nil {
+		return err
+	}
+	if len(b)-len(raw["message"]) > frameRoom {
+		return errTooMuch
+	}
+	if err := decodeMembers(raw, fields); err != nil {
 		return err
 	}
 	return f.fromJSON(&j)
@@ -134,22 +142,52 @@ func (f *frame) parseJSON(b []byte) error {
 // object makes the fields of an object that is there.
 type object struct{ fields func() map[string]any }
 
-// parseObject decodes an object into fields, by key. encoding/json itself would take
-// keys in any case of letters, where an unknown key is to be ignored.
-func parseObject(b []byte, fields map[string]any) error {
-	var raw map[string]json.RawMessage
-	if err := json.Unmarshal(b, &raw); err != nil || raw == nil {
-		return errNotJSON
+// members returns the values in an object that have keys of fields; of a key that is
+// there twice, the last. encoding/json itself would take keys in any case of letters,
+// where an unknown key is to be ignored, and hold the values of those too.
+func members(b []byte, fields map[string]any) (map[string]json.RawMessage, error) {
+	if !json.Valid(b) {
+		return nil, errNotJSON
 	}
-	for key, into := range fields {
-		value, ok := raw[key]
-		if !ok {
-			continue
+	d := json.NewDecoder(bytes.NewReader(b))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errNotJSON
+	}
+	raw := make(map[string]json.RawMessage)
+	var unknown json.RawMessage
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return nil, errNotJSON
 		}
+		into := &unknown
+		key, _ := t.(string)
+		if _, ok := fields[key]; ok {
+			into = new(json.RawMessage)
+		}
+		if err := d.Decode(into); err != nil {
+			return nil, errNotJSON
+		}
+		if into != &unknown {
+			raw[key] = *into
+		}
+	}
+	return raw, nil
+}
+
+// decodeMembers decodes values into fields.
+func decodeMembers(raw map[string]json.RawMessage, fields map[string]any) error {
+	for key, value := range raw {
 		var err error
-		switch into := into.(type) {
+		switch into := fields[key].(type) {
 		case object:
-			err = parseObject(value, into.fields())
+			var inner map[string]json.RawMessage
+			inside := into.fields()
+			if inner, err = members(value, inside); err == nil {
+				if err := decodeMembers(inner, inside); err != nil {
+					return err
+				}
+			}
 		case *json.RawMessage:
 			*into = value
 		default:
@@ -216,6 +254,9 @@ func toJSON(md metadata.MD) jsonMetadata {
 	}
 	j := make(jsonMetadata, len(md))
 	for key, values := range md {
+		if len(values) == 0 { // which protobuf cannot say
+			continue
+		}
 		if strings.HasSuffix(key, binarySuffix) {
 			values = slices.Clone(values)
 			for i, v := range values {
@@ -228,11 +269,11 @@ func toJSON(md metadata.MD) jsonMetadata {
 }
 
 func fromJSON(j jsonMetadata) (metadata.MD, error) {
-	if j == nil {
-		return nil, nil
-	}
-	md := make(metadata.MD, len(j))
+	var md metadata.MD
 	for key, values := range j {
+		if len(values) == 0 { // would take the key away from what the handshake has, and means nothing in protobuf
+			continue
+		}
 		if strings.HasSuffix(key, binarySuffix) {
 			for i, v := range values {
 				b, err := decodeBase64(v)
@@ -241,6 +282,9 @@ func fromJSON(j jsonMetadata) (metadata.MD, error) {
 				}
 				values[i] = string(b)
 			}
+		}
+		if md == nil {
+			md = make(metadata.MD, len(j))
 		}
 		md[key] = values
 	}

@@ -9,8 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // waits is a service that waits for the end of its calls.
@@ -173,4 +175,48 @@ func TestMetadataOrder(t *testing.T) {
 		p.send(`{"hello":{"metadata":{"c":["5"]}}}`, open(3, "Unary", `,"message":"x"`))
 		p.want(answer(3, `"1"`, `"1"`, `"5"`, ``))
 	})
+}
+
+// What a frame has beside its message is bounded, whatever it is: metadata and unknown
+// keys grow many times by being decoded.
+func TestFrameRoom(t *testing.T) {
+	pad := func(n int) string { return strings.Repeat("x", n) }
+	for _, tt := range []struct {
+		name  string
+		kind  int
+		frame func(over int) []byte // so many bytes above the limit
+	}{
+		{"unknown key", websocket.TextMessage, func(over int) []byte {
+			message := `"` + pad(70000) + `"`
+			frame := func(future string) string {
+				return open(1, "Unary", `,"message": `+message+` ,"future":"`+future+`"`)
+			}
+			return []byte(frame(pad(frameRoom + over - (len(frame("")) - len(message)))))
+		}},
+		{"unknown field", websocket.BinaryMessage, func(over int) []byte {
+			f := frame{call: 1, open: &openFrame{method: "t/Unary"}, message: protowire.AppendString([]byte{0x0a}, pad(70000))}
+			b := protowire.AppendTag(f.appendBinary(nil), 15, protowire.BytesType)
+			return protowire.AppendString(b, pad(frameRoom+over-(len(b)-len(f.message))-3)) // 3 for the length
+		}},
+	} {
+		for over, want := range []string{"", "websocket: close 1009 (message too big): more than 65536 bytes beside the message"} {
+			synctest.Test(t, func(t *testing.T) {
+				p := connect(t, &script{unary: func(_ context.Context, in *text) (*text, error) { return new(text), nil }}, nil)
+				defer p.close()
+				if err := p.ws.WriteMessage(tt.kind, tt.frame(over)); err != nil {
+					t.Fatal(err)
+				}
+				if want == "" {
+					<-p.got
+					if got := <-p.got; strings.HasPrefix(got, "websocket:") || strings.Contains(got, "code") {
+						t.Errorf("%s at the limit: got %s", tt.name, got)
+					}
+					return
+				}
+				if got := <-p.got; got != want {
+					t.Errorf("%s above the limit: got %s, want %s", tt.name, got, want)
+				}
+			})
+		}
+	}
 }
