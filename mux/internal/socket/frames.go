@@ -9,11 +9,11 @@ const (
 	opPong  = 0xa
 )
 
-// frameCheck follows the frame headers in a stream of bytes from a client and
+// FrameCheck follows the frame headers in a stream of bytes from a peer and
 // finds what gorilla lets pass: lengths that are not minimal or have the top bit
 // set, one-byte close frames, and messages of endless, perhaps empty, frames.
-type frameCheck struct {
-	maxFrames int
+type FrameCheck struct {
+	MaxFrames int // of one message
 
 	frames  int      // of the message that is open or was last
 	header  [10]byte // of the current frame, without the masking key
@@ -23,10 +23,10 @@ type frameCheck struct {
 	payload uint64   // bytes of payload still to come after those
 }
 
-// check looks at the next bytes of the stream. It returns how many of them may
+// Check looks at the next bytes of the stream. It returns how many of them may
 // be passed on and, if that is not all, why: the error is a *CloseError to send.
 // It may not be called after an error.
-func (f *frameCheck) check(p []byte) (int, error) {
+func (f *FrameCheck) Check(p []byte) (int, error) {
 	for i := 0; i < len(p); i++ {
 		if f.have == f.want && f.have > 0 {
 			if f.payload >= uint64(len(p)-i) {
@@ -56,7 +56,7 @@ func (f *frameCheck) check(p []byte) (int, error) {
 }
 
 // begin judges the first two bytes of a frame.
-func (f *frameCheck) begin() error {
+func (f *FrameCheck) begin() error {
 	opcode, length := f.header[0]&0xf, f.header[1]&0x7f
 	switch {
 	case opcode == opClose && length == 1:
@@ -66,7 +66,7 @@ func (f *frameCheck) begin() error {
 		f.frames = 1
 	default:
 		f.frames++
-		if f.frames > f.maxFrames {
+		if f.frames > f.MaxFrames {
 			return &CloseError{Code: ClosePolicy, Reason: "too many frames in one message"}
 		}
 	}
@@ -85,7 +85,7 @@ func (f *frameCheck) begin() error {
 }
 
 // length judges the payload length of a frame (§5.2).
-func (f *frameCheck) length() error {
+func (f *FrameCheck) length() error {
 	least := uint64(0)
 	switch n := f.header[1] & 0x7f; n {
 	default:

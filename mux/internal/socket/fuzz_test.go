@@ -24,11 +24,11 @@ func FuzzFrameCheck(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p []byte, first, step byte) {
 		const maxFrames = 3
 		wantN, wantCode := checkWhole(p, maxFrames)
-		c := frameCheck{maxFrames: maxFrames}
+		c := FrameCheck{MaxFrames: maxFrames}
 		gotN, gotCode := 0, 0
 		for rest, n := p, int(first)+1; len(rest) > 0; n = int(step) + 1 {
 			n = min(n, len(rest))
-			ok, err := c.check(rest[:n])
+			ok, err := c.Check(rest[:n])
 			gotN += ok
 			if ce, isClose := errors.AsType[*CloseError](err); isClose {
 				gotCode = ce.Code

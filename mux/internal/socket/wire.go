@@ -19,7 +19,7 @@ type wire struct {
 	busy  bool          // the last read of the network has filled its buffer
 	ahead *[]byte       // what was read of the network and not passed on; nil if that is nothing
 	from  int           // in ahead
-	check frameCheck
+	check FrameCheck
 	heard bool  // the peer has shown life since the read deadline was set
 	err   error // the first error of Read: the network's or of check
 	told  bool  // Read has returned err
@@ -32,7 +32,7 @@ type wire struct {
 func newWire(cfg Config) *wire {
 	return &wire{
 		idle:  cfg.PingInterval + cfg.PongTimeout,
-		check: frameCheck{maxFrames: cfg.MaxFrames},
+		check: FrameCheck{MaxFrames: cfg.MaxFrames},
 	}
 }
 
@@ -60,7 +60,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	default:
 		n = w.readNetwork(p)
 	}
-	ok, err := w.check.check(p[:n])
+	ok, err := w.check.Check(p[:n])
 	if err != nil {
 		w.err = err
 	}
