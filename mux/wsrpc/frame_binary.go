@@ -134,22 +134,14 @@ func appendText(b []byte, num protowire.Number, s string) []byte {
 // parseBinary decodes b into f, which is zero. The message of f is a part of b. The
 // error is fit for a close frame.
 func (f *frame) parseBinary(b []byte) error {
-	if len(b) > frameRoom { // else a short look is enough
-		message := 0
-		if err := (known{bytes: 1 << 3}).each(b, func(_ protowire.Number, _ uint64, p []byte) error {
-			message = len(p)
-			return nil
-		}); err != nil {
-			return err
-		}
-		if len(b)-message > frameRoom {
-			return errTooMuch
-		}
+	if err := checkRoom(b); err != nil {
+		return err
 	}
-	return frameFields.each(b, func(num protowire.Number, v uint64, p []byte) (err error) {
-		switch num {
+	s := frameFields.scan(b)
+	for s.next() {
+		switch s.num {
 		case 1:
-			f.call, err = to32(v)
+			f.call = s.uint32()
 		case 2:
 			if f.open == nil {
 				f.open = f.space
@@ -157,93 +149,114 @@ func (f *frame) parseBinary(b []byte) error {
 			if f.open == nil {
 				f.open = new(openFrame)
 			}
-			err = f.open.parseBinary(p, f.room)
+			s.fail(f.open.parseBinary(s.bytes, f.room))
 		case 3:
-			f.message = p
+			f.message = s.bytes
 		case 4:
-			f.halfClose = v != 0
+			f.halfClose = s.varint != 0
 		case 5:
 			if f.header == nil {
 				f.header = metadata.MD{}
 			}
-			md := metadataParser{whole: p, text: string(p), md: f.header}
-			err = headerFields.each(p, func(_ protowire.Number, _ uint64, p []byte) error { return md.parse(p) })
+			md := metadataParser{whole: s.bytes, text: string(s.bytes), md: f.header}
+			h := headerFields.scan(s.bytes)
+			for h.next() {
+				h.fail(md.parse(h.bytes))
+			}
+			s.fail(h.err)
 		case 6:
 			if f.end == nil {
 				f.end = new(endFrame)
 			}
-			err = f.end.parseBinary(p)
+			s.fail(f.end.parseBinary(s.bytes))
 		case 7:
-			f.credit, err = to32(v)
+			f.credit = s.uint32()
 		case 8:
-			f.cancel = v != 0
+			f.cancel = s.varint != 0
 		case 9:
 			if f.hello == nil {
 				f.hello = new(helloFrame)
 			}
-			err = f.hello.parseBinary(p)
+			s.fail(f.hello.parseBinary(s.bytes))
 		case 10:
-			n := v
+			n := s.varint
 			f.ping = &n
 		case 11:
-			n := v
+			n := s.varint
 			f.pong = &n
 		case 12:
 			if f.goAway == nil {
 				f.goAway = new(goAwayFrame)
 			}
-			err = f.goAway.parseBinary(p)
+			s.fail(f.goAway.parseBinary(s.bytes))
 		}
-		return err
-	})
+	}
+	return s.err
+}
+
+// checkRoom judges what a frame has beside its message.
+func checkRoom(b []byte) error {
+	if len(b) <= frameRoom {
+		return nil
+	}
+	message := 0
+	s := known{bytes: 1 << 3}.scan(b)
+	for s.next() {
+		message = len(s.bytes)
+	}
+	if s.err == nil && len(b)-message > frameRoom {
+		return errTooMuch
+	}
+	return s.err
 }
 
 // parseBinary makes one string of b, and of that those in o: an open has several, and
 // each call has one.
 func (o *openFrame) parseBinary(b []byte, room int) error {
 	md := metadataParser{whole: b, text: string(b), md: o.metadata, room: room}
-	err := openFields.each(b, func(num protowire.Number, v uint64, p []byte) error {
-		switch num {
+	s := openFields.scan(b)
+	for s.next() {
+		switch s.num {
 		case 1:
-			o.method = md.string(p)
+			o.method = md.string(s.bytes)
 		case 2:
-			return md.parse(p)
+			s.fail(md.parse(s.bytes))
 		case 3:
-			o.timeoutMS = v
+			o.timeoutMS = s.varint
 		}
-		return nil
-	})
+	}
 	o.metadata = md.md
-	return err
+	return s.err
 }
 
 func (e *endFrame) parseBinary(b []byte) error {
 	md := metadataParser{whole: b, text: string(b), md: e.trailer}
-	err := endFields.each(b, func(num protowire.Number, v uint64, p []byte) (err error) {
-		switch num {
+	s := endFields.scan(b)
+	for s.next() {
+		switch s.num {
 		case 1:
-			e.code, err = to32(v)
+			e.code = s.uint32()
 		case 2:
-			e.message = md.string(p)
+			e.message = md.string(s.bytes)
 		case 3:
 			d := new(anypb.Any)
 			e.details = append(e.details, d)
-			err = detailFields.each(p, func(num protowire.Number, _ uint64, p []byte) error {
-				switch num {
+			in := detailFields.scan(s.bytes)
+			for in.next() {
+				switch in.num {
 				case 1:
-					d.TypeUrl = typeURL(string(p))
+					d.TypeUrl = typeURL(string(in.bytes))
 				case 2:
-					d.Value = append([]byte(nil), p...)
+					d.Value = append([]byte(nil), in.bytes...)
 				}
-				return nil
-			})
+			}
+			s.fail(in.err)
 		case 4:
-			err = md.parse(p)
+			s.fail(md.parse(s.bytes))
 		}
-		return err
-	})
+	}
 	e.trailer = md.md
-	return err
+	return s.err
 }
 
 // typeURL is what google.protobuf.Any has for the type of a detail.
@@ -256,33 +269,34 @@ func typeURL(name string) string {
 
 func (h *helloFrame) parseBinary(b []byte) error {
 	md := metadataParser{whole: b, text: string(b), md: h.metadata}
-	err := helloFields.each(b, func(num protowire.Number, v uint64, p []byte) (err error) {
-		switch num {
+	s := helloFields.scan(b)
+	for s.next() {
+		switch s.num {
 		case 1:
-			h.window, err = to32(v)
+			h.window = s.uint32()
 		case 2:
-			h.maxMessage, err = to32(v)
+			h.maxMessage = s.uint32()
 		case 3:
-			h.maxCalls, err = to32(v)
+			h.maxCalls = s.uint32()
 		case 4:
-			err = md.parse(p)
+			s.fail(md.parse(s.bytes))
 		}
-		return err
-	})
+	}
 	h.metadata = md.md
-	return err
+	return s.err
 }
 
 func (g *goAwayFrame) parseBinary(b []byte) error {
-	return goAwayFields.each(b, func(num protowire.Number, v uint64, p []byte) (err error) {
-		switch num {
+	s := goAwayFields.scan(b)
+	for s.next() {
+		switch s.num {
 		case 1:
-			g.lastCall, err = to32(v)
+			g.lastCall = s.uint32()
 		case 2:
-			g.reason = string(p)
+			g.reason = string(s.bytes)
 		}
-		return err
-	})
+	}
+	return s.err
 }
 
 // metadataParser decodes metadata, with few allocations for all of it.
@@ -297,27 +311,27 @@ type metadataParser struct {
 // parse adds one key and value.
 func (m *metadataParser) parse(b []byte) error {
 	var key, value string
-	err := metadataFields.each(b, func(num protowire.Number, _ uint64, p []byte) error {
-		switch num {
+	s := metadataFields.scan(b)
+	for s.next() {
+		switch s.num {
 		case 1:
-			key = m.string(p)
+			key = m.string(s.bytes)
 		case 2:
-			value = m.string(p)
+			value = m.string(s.bytes)
 		}
-		return nil
-	})
+	}
 	if m.md == nil {
 		m.md = make(metadata.MD, 4+m.room)
 		m.values = make([]string, 0, 4)
 	}
 	if old, ok := m.md[key]; ok {
 		m.md[key] = append(old, value)
-		return err
+		return s.err
 	}
 	n := len(m.values)
 	m.values = append(m.values, value)
 	m.md[key] = m.values[n : n+1 : n+1]
-	return err
+	return s.err
 }
 
 // string returns the part of the text that p, a part of whole, is.
@@ -345,58 +359,77 @@ var (
 	metadataFields = known{bytes: 1<<1 | 1<<2, text: 1 << 1}
 )
 
-// each calls f for the known fields of a message in the order in which they stand: with
-// v for a varint, with p, which is not nil, for bytes.
-func (k known) each(b []byte, f func(num protowire.Number, v uint64, p []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
+func (k known) scan(b []byte) scanner { return scanner{rest: b, known: k} }
+
+// scanner goes through the known fields of a message in the order in which they stand.
+type scanner struct {
+	known known
+	rest  []byte
+
+	num    protowire.Number
+	varint uint64 // of a field that is one
+	bytes  []byte // of a field that has them; not nil then
+	err    error  // why next has returned false before the end
+}
+
+// next goes to the next field. It reports false at the end and after an error.
+func (s *scanner) next() bool {
+	for len(s.rest) > 0 && s.err == nil {
+		num, typ, n := protowire.ConsumeTag(s.rest)
 		if n < 0 {
-			return errMalformed
+			s.err = errMalformed
+			return false
 		}
-		b = b[n:]
-		var v uint64
-		var p []byte
+		s.rest = s.rest[n:]
 		var fields uint16
 		switch typ {
 		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(b)
-			fields = k.varint
+			s.varint, n = protowire.ConsumeVarint(s.rest)
+			fields = s.known.varint
 		case protowire.BytesType:
-			p, n = protowire.ConsumeBytes(b)
-			fields = k.bytes
+			s.bytes, n = protowire.ConsumeBytes(s.rest)
+			fields = s.known.bytes
+			if s.bytes == nil {
+				s.bytes = []byte{}
+			}
 		default:
-			n = protowire.ConsumeFieldValue(num, typ, b)
+			n = protowire.ConsumeFieldValue(num, typ, s.rest)
 		}
 		if n < 0 {
-			return errMalformed
+			s.err = errMalformed
+			return false
 		}
-		b = b[n:]
+		s.rest = s.rest[n:]
 		if num > 15 || fields>>num&1 == 0 {
 			continue
 		}
-		if typ == protowire.BytesType && p == nil {
-			p = []byte{}
+		if s.known.text>>num&1 == 1 && !utf8.Valid(s.bytes) {
+			s.err = errNotText
+			return false
 		}
-		if k.text>>num&1 == 1 && !utf8.Valid(p) {
-			return errNotText
-		}
-		if err := f(num, v, p); err != nil {
-			return err
-		}
+		s.num = num
+		return true
 	}
-	return nil
+	return false
+}
+
+// fail ends the scan with err, unless that is nil.
+func (s *scanner) fail(err error) {
+	if err != nil {
+		s.err = err
+	}
+}
+
+// uint32 is the varint. Protobuf would cut a larger one, which here could make one
+// call's frame another's.
+func (s *scanner) uint32() uint32 {
+	if s.varint > 1<<32-1 {
+		s.fail(fmt.Errorf("%d does not fit into 32 bits", s.varint))
+	}
+	return uint32(s.varint)
 }
 
 var (
 	errMalformed = errors.New("the frame is not protobuf")
 	errNotText   = errors.New("a string of the frame is not UTF-8")
 )
-
-// to32 narrows a number of 32 bits. Protobuf would cut a larger one, which here could
-// make one call's frame another's.
-func to32(v uint64) (uint32, error) {
-	if v > 1<<32-1 {
-		return 0, fmt.Errorf("%d does not fit into 32 bits", v)
-	}
-	return uint32(v), nil
-}

@@ -151,10 +151,14 @@ func OverlayMetadata(base, md metadata.MD) (metadata.MD, error) {
 	if len(md) == 0 {
 		return base, nil
 	}
-	if err := validate(md); err != nil {
-		return nil, status.Error(codes.InvalidArgument, status.Convert(err).Message())
+	for key, values := range md {
+		if err := validateKey(key, values); err != nil {
+			return nil, status.Error(codes.InvalidArgument, status.Convert(err).Message())
+		}
+		if reserved(key) {
+			delete(md, key)
+		}
 	}
-	dropReserved(md)
 	for key, values := range base {
 		if _, ok := md[key]; !ok {
 			md[key] = values
@@ -170,31 +174,45 @@ func OverlayMetadata(base, md metadata.MD) (metadata.MD, error) {
 // pass, since dropReserved takes them out.
 func validate(md metadata.MD) error {
 	for key, values := range md {
-		if key == "" {
-			return status.Error(codes.Internal, "metadata has an empty key")
+		if err := validateKey(key, values); err != nil {
+			return err
 		}
-		if key[0] == ':' {
-			continue
+	}
+	return nil
+}
+
+func validateKey(key string, values []string) error {
+	if key == "" {
+		return status.Error(codes.Internal, "metadata has an empty key")
+	}
+	if key[0] == ':' {
+		return nil
+	}
+	for i := range len(key) {
+		if !keyBytes[key[i]] {
+			return status.Errorf(codes.Internal, "metadata key %.100q has a character other than 0-9 a-z _ - .", key)
 		}
-		for i := range len(key) {
-			c := key[i]
-			if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '-' || c == '_') {
-				return status.Errorf(codes.Internal, "metadata key %.100q has a character other than 0-9 a-z _ - .", key)
-			}
-		}
-		if strings.HasSuffix(key, binarySuffix) {
-			continue
-		}
-		for _, v := range values {
-			for i := range len(v) {
-				if v[i] < 0x20 || v[i] > 0x7e {
-					return status.Errorf(codes.Internal, "metadata key %.100q has a value with a non-printable character; name the key …-bin to send bytes", key)
-				}
+	}
+	if strings.HasSuffix(key, binarySuffix) {
+		return nil
+	}
+	for _, v := range values {
+		for i := range len(v) {
+			if v[i] < 0x20 || v[i] > 0x7e {
+				return status.Errorf(codes.Internal, "metadata key %.100q has a value with a non-printable character; name the key …-bin to send bytes", key)
 			}
 		}
 	}
 	return nil
 }
+
+// keyBytes are the bytes that a key may consist of.
+var keyBytes = func() (ok [256]bool) {
+	for _, c := range "abcdefghijklmnopqrstuvwxyz0123456789-_." {
+		ok[c] = true
+	}
+	return ok
+}()
 
 // appendMD merges a copy of add into md and returns it, making md when it is nil.
 func appendMD(md, add metadata.MD) metadata.MD {
