@@ -47,8 +47,8 @@ type multiplexer struct {
 	window    int64       // of the client
 	last      uint32      // the last call that was opened
 	pings     *rate.Limiter
-	frame     frame // the one that is received
-	open      openFrame
+	lastOpen  lastOpen
+	repeated  metadata.MD // of the call that lastOpen is of
 
 	mu   sync.Mutex
 	kind socket.Kind // of the client's first frame, zero before; written by the reader; guarded by mu
@@ -64,6 +64,7 @@ func newMultiplexer(c *socket.Conn, reg *rpc.Registry, handshake *rpc.Call) *mul
 		window:    window,
 		pings:     rate.NewLimiter(pingRate, pingBurst),
 	}
+	s.lastOpen.room = len(s.metadata)
 	c.SetLimit(reg.MaxMessageBytes() + frameRoom)
 	c.Gather(s.crew.several)
 	return s
@@ -103,14 +104,12 @@ func (s *multiplexer) run() {
 // receive does what a frame says. It reports whether it has kept m, which holds the
 // bytes. The error ends the socket.
 func (s *multiplexer) receive(m *socket.Message) (kept bool, breach *socket.CloseError) {
-	s.open = openFrame{}
-	s.frame = frame{space: &s.open, room: len(s.metadata)}
-	f := &s.frame
+	f := frame{last: &s.lastOpen}
 	if err := f.parse(m.Kind, m.Data); err != nil {
 		return false, &socket.CloseError{Code: parseCode(err), Reason: err.Error()}
 	}
 	s.greet(m.Kind)
-	if why := s.breach(f); why != "" {
+	if why := s.breach(&f); why != "" {
 		return false, &socket.CloseError{Code: socket.CloseProtocol, Reason: why}
 	}
 	if f.ping != nil {
@@ -123,13 +122,13 @@ func (s *multiplexer) receive(m *socket.Message) (kept bool, breach *socket.Clos
 		s.hello(f.hello)
 	}
 	if f.open != nil {
-		return s.begin(f, m), nil
+		return s.begin(&f, m), nil
 	}
 	c := s.crew.find(f.call)
 	if c == nil { // it is over, or was refused, or the frame is not of a call
 		return false, nil
 	}
-	kept = c.feed(f, m)
+	kept = c.feed(&f, m)
 	if f.cancel {
 		c.abort()
 	}
@@ -174,6 +173,7 @@ func (s *multiplexer) hello(h *helloFrame) {
 	if s.refusal = checkMetadata(h.metadata); s.refusal == nil {
 		s.metadata, s.refusal = rpc.OverlayMetadata(s.handshake.Metadata, h.metadata)
 	}
+	s.lastOpen.raw, s.lastOpen.room, s.repeated = nil, len(s.metadata), nil
 }
 
 func checkMetadata(md metadata.MD) error {
@@ -230,14 +230,10 @@ func (s *multiplexer) prepare(c *call, o *openFrame) (err error) {
 	if s.refusal != nil {
 		return s.refusal
 	}
-	if err := checkMetadata(o.metadata); err != nil {
+	c.known.Peer, c.known.Timeout = s.handshake.Peer, timeout(o.timeoutMS)
+	if c.known.Metadata, err = s.callMetadata(o); err != nil {
 		return err
 	}
-	md, err := rpc.OverlayMetadata(s.metadata, o.metadata)
-	if err != nil {
-		return err
-	}
-	c.known.Metadata, c.known.Peer, c.known.Timeout = md, s.handshake.Peer, timeout(o.timeoutMS)
 	name := o.method
 	if !strings.HasPrefix(name, "/") {
 		name = "/" + name
@@ -247,6 +243,27 @@ func (s *multiplexer) prepare(c *call, o *openFrame) (err error) {
 	}
 	c.in.single = !c.method.ClientStreams
 	return nil
+}
+
+// callMetadata returns the metadata of the call that is opened. Since it is only read,
+// calls may share it.
+func (s *multiplexer) callMetadata(o *openFrame) (metadata.MD, error) {
+	if o.repeats && s.repeated != nil {
+		return s.repeated, nil
+	}
+	if o.repeats { // and a hello has come with it
+		if err := o.parseMetadata(o.raw, s.lastOpen.room); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkMetadata(o.metadata); err != nil {
+		return nil, err
+	}
+	md, err := rpc.OverlayMetadata(s.metadata, o.metadata)
+	if err == nil && s.lastOpen.keep(o) {
+		s.repeated = md
+	}
+	return md, err
 }
 
 func timeout(ms uint64) time.Duration {

@@ -28,14 +28,48 @@ type frame struct {
 	pong   *uint64
 	goAway *goAwayFrame
 
-	space *openFrame // for the open that is decoded; nil: a new one
-	room  int        // keys that its metadata is to have room for beside its own
+	last *lastOpen // for the decoder of protobuf; may be nil
 }
 
 type openFrame struct {
 	method    string
 	metadata  metadata.MD
 	timeoutMS uint64 // zero: none
+
+	repeats bool   // the metadata is that of lastOpen, and not here
+	raw     []byte // what the metadata was decoded from, if there is a lastOpen
+}
+
+// lastOpen is what a receiver remembers from one open to the next: calls of one client
+// tend to be alike. HPACK does the same for native gRPC.
+type lastOpen struct {
+	space  openFrame // for the open that is decoded
+	room   int       // keys that its metadata is to have room for beside its own
+	method string
+	raw    []byte
+}
+
+// maxRaw is how many bytes of metadata are remembered.
+const maxRaw = 1 << 10
+
+// keep remembers the metadata of o, which the receiver has accepted.
+func (l *lastOpen) keep(o *openFrame) bool {
+	if o.raw == nil || len(o.raw) > maxRaw {
+		return false
+	}
+	l.raw = append(l.raw[:0], o.raw...)
+	return true
+}
+
+// name is b as a string.
+func (l *lastOpen) name(b []byte) string {
+	if l == nil {
+		return string(b)
+	}
+	if string(b) != l.method {
+		l.method = string(b)
+	}
+	return l.method
 }
 
 type endFrame struct {

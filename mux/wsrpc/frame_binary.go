@@ -1,6 +1,7 @@
 package wsrpc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -143,13 +144,7 @@ func (f *frame) parseBinary(b []byte) error {
 		case 1:
 			f.call = s.uint32()
 		case 2:
-			if f.open == nil {
-				f.open = f.space
-			}
-			if f.open == nil {
-				f.open = new(openFrame)
-			}
-			s.fail(f.open.parseBinary(s.bytes, f.room))
+			s.fail(f.parseOpen(s.bytes))
 		case 3:
 			f.message = s.bytes
 		case 4:
@@ -210,20 +205,60 @@ func checkRoom(b []byte) error {
 	return s.err
 }
 
-// parseBinary makes one string of b, and of that those in o: an open has several, and
-// each call has one.
-func (o *openFrame) parseBinary(b []byte, room int) error {
-	md := metadataParser{whole: b, text: string(b), md: o.metadata, room: room}
+func (f *frame) parseOpen(b []byte) error {
+	last := f.last
+	switch {
+	case f.open != nil: // in protobuf a second one is merged with the first
+		last = nil
+		if err := f.open.parseMetadata(f.open.raw, 0); err != nil {
+			return err
+		}
+		f.open.repeats, f.open.raw = false, nil
+	case last != nil:
+		last.space = openFrame{}
+		f.open = &last.space
+	default:
+		f.open = new(openFrame)
+	}
+	return f.open.parseBinary(b, last)
+}
+
+func (o *openFrame) parseBinary(b []byte, last *lastOpen) error {
+	start, end := 0, 0 // of all metadata
 	s := openFields.scan(b)
-	for s.next() {
+	for at := 0; s.next(); at = len(b) - len(s.rest) {
 		switch s.num {
 		case 1:
-			o.method = md.string(s.bytes)
+			o.method = last.name(s.bytes)
 		case 2:
-			s.fail(md.parse(s.bytes))
+			if end == 0 {
+				start = at
+			}
+			end = len(b) - len(s.rest)
 		case 3:
 			o.timeoutMS = s.varint
 		}
+	}
+	if s.err != nil || end == 0 {
+		return s.err
+	}
+	raw := b[start:end]
+	if last == nil {
+		return o.parseMetadata(raw, 0)
+	}
+	o.raw = raw
+	if o.repeats = bytes.Equal(raw, last.raw); o.repeats {
+		return nil
+	}
+	return o.parseMetadata(raw, last.room)
+}
+
+// parseMetadata decodes the metadata among the fields in b.
+func (o *openFrame) parseMetadata(b []byte, room int) error {
+	md := metadataParser{whole: b, text: string(b), md: o.metadata, room: room}
+	s := known{bytes: 1 << 2}.scan(b)
+	for s.next() {
+		s.fail(md.parse(s.bytes))
 	}
 	o.metadata = md.md
 	return s.err
@@ -304,7 +339,7 @@ type metadataParser struct {
 	whole  []byte // the message that the metadata is in
 	text   string // the same
 	md     metadata.MD
-	room   int      // see frame
+	room   int      // keys that md is to have room for beside its own
 	values []string // those in md, by and large
 }
 
