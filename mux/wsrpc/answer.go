@@ -22,34 +22,40 @@ const answerRoom = 1 + 5 + 1 + 5
 // answerBuffers holds *[]byte.
 var answerBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
 
-// maxAnswerBuffer is the capacity above which a buffer is not kept for reuse.
-const maxAnswerBuffer = 128 << 10
+const (
+	// maxAnswerBuffer is the capacity above which a buffer is not kept for reuse,
+	// maxKeptAnswer that above which it is not kept by a call from one message to
+	// the next.
+	maxAnswerBuffer = 128 << 10
+	maxKeptAnswer   = 8 << 10
+)
 
-// newAnswer encodes a message of a call. The caller must release the answer.
-func newAnswer(kind socket.Kind, call uint32, m any) (answer, error) {
-	a := answer{kind: kind, buf: answerBuffers.Get().(*[]byte)}
+// set encodes a message of a call into a, in place of the one before. The caller must
+// release a, also after an error.
+func (a *answer) set(kind socket.Kind, call uint32, m any) error {
+	a.kind = kind
+	if a.buf == nil {
+		a.buf = answerBuffers.Get().(*[]byte)
+	}
 	b, err := codec(kind).Append((*a.buf)[:answerRoom], m)
 	*a.buf = b
-	if err != nil {
-		a.release()
-		return answer{}, err
+	if err != nil || kind != socket.Binary {
+		return err
 	}
-	if kind == socket.Binary {
-		var front [answerRoom]byte
-		f := appendUint(front[:0], 1, uint64(call))
-		f = protowire.AppendTag(f, 3, protowire.BytesType)
-		f = protowire.AppendVarint(f, uint64(a.size()))
-		a.start = answerRoom - len(f)
-		copy(b[a.start:], f)
-	}
-	return a, nil
+	var front [answerRoom]byte
+	f := appendUint(front[:0], 1, uint64(call))
+	f = protowire.AppendTag(f, 3, protowire.BytesType)
+	f = protowire.AppendVarint(f, uint64(a.size()))
+	a.start = answerRoom - len(f)
+	copy(b[a.start:], f)
+	return nil
 }
 
 // size is the length of the message.
 func (a *answer) size() int { return len(*a.buf) - answerRoom }
 
 // encode makes a frame of a and of f, which is of the same call and has no message. The
-// bytes are good until a is released.
+// bytes are good until a is set or released.
 func (a *answer) encode(f *frame) ([]byte, error) {
 	whole := *f
 	switch {
@@ -58,12 +64,15 @@ func (a *answer) encode(f *frame) ([]byte, error) {
 	case a.kind == socket.Binary:
 		whole.call = 0 // which is in front of the message
 		*a.buf = whole.appendBinary(*a.buf)
-		return (*a.buf)[a.start:], nil
+		return a.alone(), nil
 	default:
 		whole.message = (*a.buf)[answerRoom:]
 		return whole.appendJSON(nil)
 	}
 }
+
+// alone makes a frame of a alone, which is one of protobuf.
+func (a *answer) alone() []byte { return (*a.buf)[a.start:] }
 
 // release gives the buffer back for reuse. It may be called again.
 func (a *answer) release() {

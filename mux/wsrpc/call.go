@@ -29,7 +29,7 @@ type call struct {
 
 	// The handler's side.
 	header  metadata.MD // to go with the next frame; nil if there is none
-	answer  answer      // of a method that answers with one message, to go with the end
+	answer  answer      // the last; of a method that answers with one, to go with the end
 	answers int
 	end     endFrame
 
@@ -121,7 +121,7 @@ func (c *call) finish(trailer metadata.MD, err error) {
 	if err == nil && !c.method.ServerStreams && c.answers == 0 {
 		err = status.Errorf(codes.Internal, "%s ended OK without an answer", c.method.FullName)
 	}
-	if err != nil {
+	if err != nil || c.method.ServerStreams { // nothing of it goes with the end
 		c.answer.release()
 	}
 	defer c.answer.release()
@@ -176,7 +176,11 @@ func (c *call) SendHeader(md metadata.MD) error {
 	if md == nil {
 		md = metadata.MD{}
 	}
-	return c.send(c.known.Context(), &answer{kind: c.kind}, &frame{call: c.number, header: md})
+	b, err := (&frame{call: c.number, header: md}).append(nil, c.kind)
+	if err != nil {
+		return status.Errorf(codes.Internal, "header cannot be encoded: %v", err)
+	}
+	return c.send(c.known.Context(), b)
 }
 
 func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
@@ -187,28 +191,32 @@ func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
 	if !c.method.ServerStreams && c.answers > 1 {
 		return 0, status.Errorf(codes.Internal, "%s answers with one message and sent another", c.method.FullName)
 	}
-	a, err := newAnswer(c.kind, c.number, m)
+	if err := c.answer.set(c.kind, c.number, m); err != nil {
+		c.answer.release()
+		return 0, status.Errorf(codes.Internal, "answer cannot be encoded: %v", err)
+	}
+	size := c.answer.size()
+	c.out.spend(size)
+	if !c.method.ServerStreams {
+		return size, nil
+	}
+	if cap(*c.answer.buf) > maxKeptAnswer {
+		defer c.answer.release()
+	}
+	if c.header == nil && c.kind == socket.Binary { // as it mostly is
+		return size, c.send(ctx, c.answer.alone())
+	}
+	b, err := c.answer.encode(&frame{call: c.number, header: c.header})
 	if err != nil {
 		return 0, status.Errorf(codes.Internal, "answer cannot be encoded: %v", err)
 	}
-	size := a.size()
-	c.out.spend(size)
-	if !c.method.ServerStreams {
-		c.answer = a
-		return size, nil
-	}
-	defer a.release()
-	f := frame{call: c.number, header: c.header}
 	c.header = nil
-	return size, c.send(ctx, &a, &f)
+	return size, c.send(ctx, b)
 }
 
-// send writes a frame while the call goes on, with a message unless a has none.
-func (c *call) send(ctx context.Context, a *answer, f *frame) error {
-	if err := ctx.Err(); err != nil { // which a socket with room does not ask
-		return c.contextError(err)
-	}
-	b, err := a.encode(f)
+// send writes a frame while the call goes on.
+func (c *call) send(ctx context.Context, b []byte) error {
+	err := ctx.Err() // for which a socket with room does not ask
 	if err == nil {
 		err = c.owner.conn.Write(ctx, c.kind, b)
 	}

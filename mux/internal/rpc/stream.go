@@ -43,6 +43,10 @@ func (s *serverStream) Context() context.Context { return s.ctx }
 func (s *serverStream) use() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.useLocked()
+}
+
+func (s *serverStream) useLocked() error {
 	switch {
 	case s.done:
 		return errReturned
@@ -104,6 +108,10 @@ func (s *serverStream) SendHeader(md metadata.MD) error {
 func (s *serverStream) takeHeader(md metadata.MD) (metadata.MD, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.takeHeaderLocked(md)
+}
+
+func (s *serverStream) takeHeaderLocked(md metadata.MD) (metadata.MD, bool) {
 	if s.headerSent {
 		return nil, false
 	}
@@ -194,11 +202,15 @@ func (s *serverStream) RecvMsg(m any) error {
 // SendMsg sends one message, after the header if that has not gone yet. Like
 // grpc-go's it may not run at the same time as SendHeader or another SendMsg.
 func (s *serverStream) SendMsg(m any) error {
-	if err := s.use(); err != nil {
+	s.mu.Lock()
+	if err := s.useLocked(); err != nil {
+		s.mu.Unlock()
 		return err
 	}
+	header, first := s.takeHeaderLocked(nil)
+	s.mu.Unlock()
 	defer s.uses.Done()
-	if header, ok := s.takeHeader(nil); ok {
+	if first {
 		if err := s.writeHeader(header, false); err != nil {
 			return err
 		}
