@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -19,6 +18,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+
+	"oneport/mux/internal/socket"
 )
 
 // DialOptions are the options of a ClientConn. Zero means the default of each.
@@ -92,9 +93,8 @@ const (
 // Call options about codecs, compression and the authority mean nothing here and are
 // passed over.
 type ClientConn struct {
-	url    *url.URL
-	opts   DialOptions // with defaults filled in
-	dialer websocket.Dialer
+	url  *url.URL
+	opts DialOptions // with defaults filled in
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -117,15 +117,9 @@ var _ grpc.ClientConnInterface = (*ClientConn)(nil)
 // server has said hello. ctx ends the attempt, and means nothing afterwards. Nil opts
 // are the defaults.
 func Dial(ctx context.Context, rawURL string, opts *DialOptions) (*ClientConn, error) {
-	u, err := url.Parse(rawURL)
+	u, err := socket.ParseURL(rawURL, Path)
 	if err != nil {
 		return nil, fmt.Errorf("wsrpc: dial: %w", err)
-	}
-	if u.Scheme != "ws" && u.Scheme != "wss" {
-		return nil, fmt.Errorf("wsrpc: dial: the scheme of %.200q is neither ws nor wss", rawURL)
-	}
-	if u.Path == "" {
-		u.Path = Path
 	}
 	c := &ClientConn{url: u, state: connectivity.Connecting, changed: make(chan struct{}), sockets: make(map[*clientSocket]struct{})}
 	if opts != nil {
@@ -137,7 +131,6 @@ func Dial(ctx context.Context, rawURL string, opts *DialOptions) (*ClientConn, e
 	if creds := c.opts.PerRPCCredentials; creds != nil && creds.RequireTransportSecurity() && u.Scheme != "wss" {
 		return nil, errors.New("wsrpc: dial: the credentials require transport security: use wss")
 	}
-	c.dialer = websocket.Dialer{Subprotocols: []string{Subprotocol}, TLSClientConfig: c.opts.TLSConfig}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	s, err := c.connect(ctx)
 	if err != nil {
@@ -149,9 +142,6 @@ func Dial(ctx context.Context, rawURL string, opts *DialOptions) (*ClientConn, e
 }
 
 func (o *DialOptions) fill() error {
-	if o.NetDialContext == nil {
-		o.NetDialContext = new(net.Dialer).DialContext
-	}
 	if o.Window == 0 {
 		o.Window = defaultWindow
 	}
@@ -178,7 +168,12 @@ func (o *DialOptions) fill() error {
 
 // connect makes a socket and waits for the server's hello.
 func (c *ClientConn) connect(ctx context.Context) (*clientSocket, error) {
-	ws, err := c.handshake(ctx)
+	ws, err := socket.Dial(ctx, c.url, socket.DialConfig{
+		Subprotocol:    Subprotocol,
+		TLSConfig:      c.opts.TLSConfig,
+		Header:         c.opts.Header,
+		NetDialContext: c.opts.NetDialContext,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -202,36 +197,6 @@ func (c *ClientConn) connect(ctx context.Context) (*clientSocket, error) {
 		s.end(0, status.FromContextError(ctx.Err()).Err())
 		return nil, fmt.Errorf("no hello came from the server: %w", ctx.Err())
 	}
-}
-
-func (c *ClientConn) handshake(ctx context.Context) (*websocket.Conn, error) {
-	d := c.dialer
-	// gorilla knows of deadlines only, once it is connected.
-	var stop func() bool
-	d.NetDialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := c.opts.NetDialContext(ctx, network, addr)
-		if err == nil {
-			stop = context.AfterFunc(ctx, func() { conn.Close() })
-		}
-		return conn, err
-	}
-	ws, resp, err := d.DialContext(ctx, c.url.String(), c.opts.Header)
-	if stop != nil && !stop() && err == nil {
-		ws.Close()
-		return nil, ctx.Err()
-	}
-	if err != nil && resp != nil {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200)) // of what gorilla has read
-		return nil, fmt.Errorf("the server answered %q: %.200q", resp.Status, text)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if ws.Subprotocol() != Subprotocol {
-		ws.Close()
-		return nil, fmt.Errorf("the server does not speak %s", Subprotocol)
-	}
-	return ws, nil
 }
 
 // install gives new calls to s.

@@ -1,15 +1,14 @@
 package wsrpc
 
 import (
-	"crypto/subtle"
-	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"oneport/mux/internal/socket"
 )
 
 // clientQueue gathers the frames of a socket and writes them in order, those that have
@@ -40,8 +39,6 @@ const (
 
 	// clientWriteTimeout bounds each write: a server reads, whatever its calls do.
 	clientWriteTimeout = 20 * time.Second
-
-	maxClientHeader = 14 // of a WebSocket frame with its masking key
 )
 
 var (
@@ -138,43 +135,16 @@ func (q *clientQueue) frame(opcode byte, add func([]byte) ([]byte, error)) error
 		return errQueueClosed
 	}
 	start := len(q.buf)
-	b, err := add(append(q.buf, make([]byte, maxClientHeader)...))
+	b, err := add(append(q.buf, make([]byte, socket.MaxClientHeader)...))
 	if err != nil {
 		return err
 	}
-	q.buf = maskFrame(b, start, opcode)
+	q.buf = socket.MaskFrame(b, start, opcode)
 	if !q.busy {
 		q.busy = true
 		q.flushing.Go(q.flush)
 	}
 	return nil
-}
-
-// maskFrame makes a frame of a client of b[start:], where the payload comes after
-// maxClientHeader bytes of room (RFC 6455 §5.2).
-func maskFrame(b []byte, start int, opcode byte) []byte {
-	payload := b[start+maxClientHeader:]
-	h := append(b[start:start], 0x80|opcode)
-	switch n := len(payload); {
-	case n < 126:
-		h = append(h, 0x80|byte(n))
-	case n < 1<<16:
-		h = binary.BigEndian.AppendUint16(append(h, 0x80|126), uint16(n))
-	default:
-		h = binary.BigEndian.AppendUint64(append(h, 0x80|127), uint64(n))
-	}
-	// The generator is seeded by the system and cannot be predicted, as §5.3 asks.
-	var key [64]byte
-	binary.LittleEndian.PutUint32(key[:], rand.Uint32())
-	for n := 4; n < len(key); n *= 2 {
-		copy(key[n:], key[:n])
-	}
-	h = append(h, key[:4]...)
-	for p := payload; len(p) > 0; {
-		p = p[subtle.XORBytes(p, p, key[:]):]
-	}
-	n := copy(b[start+len(h):], payload)
-	return b[:start+len(h)+n]
 }
 
 // flush writes what waits until nothing does, or a write fails.
