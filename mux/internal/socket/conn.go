@@ -18,10 +18,10 @@ const (
 	Binary Kind = 2
 )
 
-// Conn is one socket. One goroutine at a time may call Read, and none may after
+// Conn is one socket. One goroutine at a time may call Read or Copy, and none may after
 // the handler has returned; everything else may be called concurrently.
 //
-// The handler must keep a Read going, or come back to it soon: meanwhile pings
+// The handler must keep a Read or Copy going, or come back to it soon: meanwhile pings
 // wait for their pongs, and the end of the peer goes unnoticed. A peer is not
 // given up for having been kept waiting that way.
 type Conn struct {

@@ -17,8 +17,10 @@
 // and takes the close frames gorilla sends by itself. A message is read into a
 // pooled buffer that its receiver hands back, so an idle socket holds none.
 //
+// [Conn.Copy] reads a stream of bytes instead, without ever holding a message whole.
+//
 // Someone must keep reading: pings, pongs and the peer's close frame are seen
-// by [Conn.Read] alone.
+// by [Conn.Read] and [Conn.Copy] alone.
 //
 // # Writing
 //

@@ -43,21 +43,77 @@ func (c *Conn) Read() (*Message, error) {
 	}
 }
 
-// next reads a message of gorilla, whose errors are final.
-func (c *Conn) next() (*Message, error) {
+// partBytes is how much Copy holds at most.
+const partBytes = 32 << 10
+
+var parts = sync.Pool{New: func() any { return new([partBytes]byte) }}
+
+// Copy is Read for those to whom the bounds of messages mean nothing. It writes the
+// bytes of all that come to w, in parts and as they come, so that no message is ever
+// held whole; while w does not take them the peer has to wait. Text ends the socket
+// with 1003. It returns an error of w, or what Read would.
+func (c *Conn) Copy(w io.Writer) error {
+	for {
+		kind, r, err := c.nextReader()
+		if err != nil {
+			return c.readFailed(err)
+		}
+		if kind == Text {
+			c.CloseWith(CloseUnsupported, "this endpoint takes binary messages, no text")
+			<-c.ctx.Done() // also if somebody else has ended the socket just now
+		}
+		if c.ctx.Err() != nil {
+			return context.Cause(c.ctx)
+		}
+		if err := c.copyMessage(w, r); err != nil {
+			return err
+		}
+	}
+}
+
+// copyMessage copies one message.
+func (c *Conn) copyMessage(w io.Writer, r io.Reader) error {
+	part := parts.Get().(*[partBytes]byte)
+	defer parts.Put(part)
+	for {
+		c.wire.heard = true // of a stream every byte is a sign of life
+		n, err := r.Read(part[:])
+		if n > 0 {
+			if _, err := w.Write(part[:n]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			c.readErr = err
+			return c.readFailed(err)
+		}
+	}
+}
+
+// nextReader waits for the next message. The errors of gorilla are final.
+func (c *Conn) nextReader() (Kind, io.Reader, error) {
 	if c.readErr != nil {
-		return nil, c.readErr
+		return 0, nil, c.readErr
 	}
 	// However long the handler has kept the peer waiting, from now on it has
 	// its full time.
 	c.wire.heard = true
 	kind, r, err := c.ws.NextReader()
+	c.readErr = err
+	return Kind(kind), r, err
+}
+
+// next reads a message.
+func (c *Conn) next() (*Message, error) {
+	kind, r, err := c.nextReader()
 	if err != nil {
-		c.readErr = err
 		return nil, err
 	}
 	m := messages.Get().(*Message)
-	m.Kind, m.Data = Kind(kind), m.Data[:0]
+	m.Kind, m.Data = kind, m.Data[:0]
 	if err := c.fill(m, r); err != nil {
 		m.Release()
 		c.readErr = err
