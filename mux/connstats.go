@@ -70,6 +70,14 @@ func (s *connStats) sockets(next http.Handler) http.Handler {
 	})
 }
 
+// handOver hides the connection's record from next, which makes a connection of its own
+// of it: that begins when this one, hijacked, has ended, so that they count as one.
+func (s *connStats) handOver(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), connRecordKey{}, nil)))
+	})
+}
+
 // socketEnded is called with the context of a WebSocket.
 func (s *connStats) socketEnded(ctx context.Context) {
 	if rec, ok := ctx.Value(connRecordKey{}).(*connRecord); ok {

@@ -59,7 +59,8 @@ func TestImports(t *testing.T) {
 			never:  []string{"google.golang.org/grpc", "github.com/gorilla/websocket", "github.com/soheilhy/cmux"},
 			reason: "adapters know the core, not each other and not mux"},
 		{of: "oneport/mux/wsrpc", only: ours, reason: "adapters know the core, not each other and not mux"},
-		{of: "oneport/mux", only: append(ours, "oneport/mux/internal/connectrpc", "oneport/mux/internal/sniff", "oneport/mux/wsrpc"),
+		{of: "oneport/mux/tunnel", only: []string{"oneport/mux/internal/socket"}, reason: "a tunnel carries any bytes"},
+		{of: "oneport/mux", only: append(ours, "oneport/mux/internal/connectrpc", "oneport/mux/internal/sniff", "oneport/mux/tunnel", "oneport/mux/wsrpc"),
 			reason: "the library knows no service and no certificate"},
 	}
 	pkgs := listPackages(t)

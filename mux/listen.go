@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/http"
 	"sync"
 
 	"github.com/soheilhy/cmux"
@@ -63,16 +64,21 @@ func (sp *split) add(ln net.Listener) cmux.CMux {
 
 // serveAll sends what m finds to the servers.
 func (sp *split) serveAll(m cmux.CMux) {
-	web := []sniff.Kind{sniff.HTTP2}
-	if sp.s.cfg.sharedHTTP2 {
-		web = append(web, sniff.GRPC)
-	} else {
-		sp.run(m, sp.s.native.Serve, sniff.GRPC)
-	}
-	sp.run(m, sp.s.http2.Serve, web...)
+	sp.serveHTTP2(m, sp.s.http2)
 	sp.run(m, sp.s.upgrades.Serve, sniff.Upgrade)
 	sp.run(m, sp.s.http1.Serve, sniff.HTTP1)
 	sp.refuse(m)
+}
+
+// serveHTTP2 sends native gRPC to its server and other HTTP/2 to web, or all to that.
+func (sp *split) serveHTTP2(m cmux.CMux, web *http.Server) {
+	kinds := []sniff.Kind{sniff.HTTP2}
+	if sp.s.cfg.sharedHTTP2 {
+		kinds = append(kinds, sniff.GRPC)
+	} else {
+		sp.run(m, sp.s.native.Serve, sniff.GRPC)
+	}
+	sp.run(m, web.Serve, kinds...)
 }
 
 // outlet makes a way out of m for some kinds.

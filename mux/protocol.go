@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"oneport/mux/internal/connectrpc"
+	"oneport/mux/tunnel"
 )
 
 // protocol is one row of the table by which every HTTP request is routed.
@@ -20,8 +21,9 @@ func (s *Server) protocols() []protocol {
 	return []protocol{
 		{"connect, grpc-web, grpc", s.isCall, s.origins.cors(s.web)},
 		{"grpc-ws", under("/grpc-ws"), s.websocket(s.calls)},
+		{"grpc-ws-tunnel", exactly(tunnel.Path), s.origins.guard(s.conns.handOver(s.tunnels))},
 		{"handlers", s.hasHandler, s.handlers},
-		{"ws-echo", func(r *http.Request) bool { return r.URL.Path == "/ws" }, s.websocket(http.HandlerFunc(s.sockets.Echo))},
+		{"ws-echo", exactly("/ws"), s.websocket(http.HandlerFunc(s.sockets.Echo))},
 		{"pages", func(*http.Request) bool { return true }, s.pages()},
 	}
 }
@@ -52,6 +54,11 @@ func (s *Server) isCall(r *http.Request) bool {
 	}
 	_, pattern := s.handlers.Handler(r)
 	return pattern == "" || pattern[strings.IndexByte(pattern, '/'):] == "/"
+}
+
+// exactly matches a path.
+func exactly(path string) func(*http.Request) bool {
+	return func(r *http.Request) bool { return r.URL.Path == path }
 }
 
 // under matches a path and everything below it.

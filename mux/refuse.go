@@ -23,11 +23,15 @@ func (s *Server) speaks() string {
 
 // refuse answers every connection that no outlet of m before this one took.
 func (sp *split) refuse(m cmux.CMux) {
-	rest := m.MatchWithWriters(sniff.Match(sniff.TLS, sniff.GRPC, sniff.HTTP2, sniff.Upgrade, sniff.HTTP1, sniff.Unknown))
 	code := http2.ErrCodeProtocol
 	if !sp.s.cfg.cleartext {
 		code = http2.ErrCodeInadequateSecurity
 	}
+	sp.refuseWith(m, code, sp.s.speaks())
+}
+
+func (sp *split) refuseWith(m cmux.CMux, code http2.ErrCode, text string) {
+	rest := m.MatchWithWriters(sniff.Match(sniff.TLS, sniff.GRPC, sniff.HTTP2, sniff.Upgrade, sniff.HTTP1, sniff.Unknown))
 	sp.running.Go(func() {
 		for {
 			c, err := rest.Accept()
@@ -37,7 +41,7 @@ func (sp *split) refuse(m cmux.CMux) {
 			// Bounded in time whatever the peer does.
 			sp.running.Go(func() {
 				remote := c.RemoteAddr()
-				kind := sniff.Reject(c, code, sp.s.speaks())
+				kind := sniff.Reject(c, code, text)
 				sp.s.log.Debug("mux: connection refused", "remote", remote, "kind", kind)
 			})
 		}

@@ -14,6 +14,7 @@ import (
 	"oneport/mux/internal/connectrpc"
 	"oneport/mux/internal/rpc"
 	"oneport/mux/internal/socket"
+	"oneport/mux/tunnel"
 	"oneport/mux/wsrpc"
 )
 
@@ -40,9 +41,11 @@ type Server struct {
 	http2     *http.Server
 	upgrades  *http.Server
 	redirects *http.Server // on a port that requires TLS, its cleartext side
+	tunneled  *http.Server // HTTP/2 that comes through tunnels
 	sockets   *socket.Server
 	web       *connectrpc.Handler
 	calls     *wsrpc.Handler
+	tunnels   *tunnel.Handler
 	services  func() []string // the names of all, for the welcome page
 	sample    func() sample   // likewise
 
@@ -54,7 +57,10 @@ type Server struct {
 	mu     sync.Mutex
 	state  state               // guarded by mu
 	splits map[*split]struct{} // guarded by mu
+	within *tunnelListener     // of the split for tunnels, nil before the first; guarded by mu
 	closed chan struct{}       // closed when Shutdown or Close is over
+
+	tunneling sync.WaitGroup // the split for tunnels
 
 	cut    context.Context // ends when Close begins, and with it what Shutdown waits for
 	cutNow context.CancelFunc
@@ -167,6 +173,7 @@ func (s *Server) build() {
 		Log:             s.log,
 	})
 	s.calls = wsrpc.NewHandler(s.reg, s.sockets)
+	s.tunnels = tunnel.NewHandler(s.sockets, s.acceptTunnel)
 
 	native := append(grpcDefaults(), s.reg.ServerOptions()...)
 	native = append(native, s.cfg.grpcOptions...)
@@ -183,6 +190,7 @@ func (s *Server) build() {
 	s.http2 = s.newHTTPServer(s, http2IdleTimeout)
 	s.upgrades = s.newHTTPServer(s, upgradeIdleTimeout)
 	s.redirects = s.newHTTPServer(http.HandlerFunc(s.redirect), upgradeIdleTimeout)
+	s.tunneled = s.newHTTPServer(http.HandlerFunc(s.serveTunneled), http2IdleTimeout)
 	for _, hs := range []*http.Server{s.http1, s.upgrades, s.redirects} {
 		hs.ConnState = func(c net.Conn, state http.ConnState) {
 			s.between.note(c, state)
@@ -222,5 +230,5 @@ func (s *Server) Serve(ln net.Listener) error {
 
 // httpServers are all of them.
 func (s *Server) httpServers() []*http.Server {
-	return []*http.Server{s.http1, s.http2, s.upgrades, s.redirects}
+	return []*http.Server{s.http1, s.http2, s.upgrades, s.redirects, s.tunneled}
 }

@@ -127,6 +127,7 @@ func (s *Server) Close() error {
 		wg.Go(func() { hs.Close() })
 	}
 	wg.Wait()
+	s.tunneling.Wait()
 	cut, cancel := context.WithCancel(context.Background())
 	cancel()
 	s.conn.Shutdown(cut)

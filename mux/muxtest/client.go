@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"oneport/mux/tunnel"
 	"oneport/mux/wsrpc"
 )
 
@@ -94,6 +95,28 @@ func (s *Server) socket(url string, opts wsrpc.DialOptions) *wsrpc.ClientConn {
 	}
 	s.tb.Cleanup(func() { cc.Close() })
 	return cc
+}
+
+// Tunnel returns a native gRPC client whose connection comes through a WebSocket. opts
+// are as for GRPC.
+func (s *Server) Tunnel(opts ...grpc.DialOption) *grpc.ClientConn {
+	s.tb.Helper()
+	return s.tunnel("ws://"+host, insecure.NewCredentials(), opts)
+}
+
+// TunnelTLS is Tunnel with the WebSocket over TLS.
+func (s *Server) TunnelTLS(opts ...grpc.DialOption) *grpc.ClientConn {
+	s.tb.Helper()
+	return s.tunnel("wss://"+host, tunnel.Credentials(), opts)
+}
+
+func (s *Server) tunnel(url string, creds credentials.TransportCredentials, opts []grpc.DialOption) *grpc.ClientConn {
+	s.tb.Helper()
+	to := &tunnel.DialOptions{TLSConfig: s.ClientTLS.Clone(), NetDialContext: s.DialContext}
+	dial := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		return tunnel.Dial(ctx, url, to)
+	})
+	return s.grpc(creds, append([]grpc.DialOption{dial}, opts...))
 }
 
 // WebSocket opens a WebSocket in cleartext. The path begins with a slash; header

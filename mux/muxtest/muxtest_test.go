@@ -154,7 +154,7 @@ func TestRun(t *testing.T) {
 		}
 	}, mux.WithMaxMessageBytes(50))
 	want := []string{"grpc", "grpc-tls", "shared-http2", "shared-http2-tls",
-		"connect", "connect-tls", "connect-json", "grpc-web", "grpc-web-tls", "in-process"}
+		"connect", "connect-tls", "connect-json", "grpc-web", "grpc-web-tls", "grpc-ws-tunnel", "grpc-ws-tunnel-tls", "in-process"}
 	if !slices.Equal(roads, want) || registered != len(want) {
 		t.Errorf("Run took the roads %q with %d servers, want %q and one each", roads, registered, want)
 	}

@@ -32,6 +32,8 @@ var roads = []struct {
 	{"grpc-web-tls", nil, func(s *Server) grpc.ClientConnInterface {
 		return s.ConnectTLS(s.HTTP2(), connecthttp.WithGRPCWeb())
 	}},
+	{"grpc-ws-tunnel", nil, func(s *Server) grpc.ClientConnInterface { return s.Tunnel() }},
+	{"grpc-ws-tunnel-tls", nil, func(s *Server) grpc.ClientConnInterface { return s.TunnelTLS() }},
 	{"in-process", nil, func(s *Server) grpc.ClientConnInterface { return s.Conn() }},
 }
 
@@ -42,7 +44,8 @@ func secure(s *Server) grpc.ClientConnInterface    { return s.GRPCTLS() }
 // take: native gRPC in cleartext ("grpc") and TLS ("grpc-tls"), the same with
 // mux.WithSharedHTTP2 ("shared-http2", "shared-http2-tls"), Connect ("connect",
 // "connect-tls", "connect-json") and gRPC-Web ("grpc-web", "grpc-web-tls") over
-// HTTP/2, and the client in process ("in-process"). What f asserts then holds
+// HTTP/2, native gRPC through a WebSocket ("grpc-ws-tunnel", "grpc-ws-tunnel-tls"), and
+// the client in process ("in-process"). What f asserts then holds
 // whichever way a call comes. HTTP/1.1 is not among them, since there the handler
 // of a stream learns that its client has gone only while it reads or writes.
 //

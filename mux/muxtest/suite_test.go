@@ -30,6 +30,7 @@ type road struct {
 	local   bool // in this process: no connection, no host name, no user agent
 	socket  bool // WebSocket, one method each
 	calls   bool // WebSocket, all calls on one
+	tunnel  bool // native gRPC through a WebSocket
 	json    bool // messages are encoded so
 	message int  // of a socket, the kind of its messages
 	http    int  // version of HTTP of one of the web's protocols
@@ -62,6 +63,14 @@ var (
 		callsRoad("grpc-ws", false, false),
 		callsRoad("grpc-ws-json-tls", true, true),
 	}
+	tunnels = []road{
+		{name: "grpc-ws-tunnel", tunnel: true, grpcTimeout: true,
+			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.Tunnel() }},
+		{name: "grpc-ws-tunnel-tls", tunnel: true, grpcTimeout: true, secure: true,
+			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.TunnelTLS() }},
+		{name: "shared-grpc-ws-tunnel", tunnel: true, grpcTimeout: true, options: []mux.Option{mux.WithSharedHTTP2()},
+			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.Tunnel() }},
+	}
 	connections = slices.Concat([]road{
 		native,
 		{name: "grpc-gzip", grpcTimeout: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface {
@@ -71,7 +80,7 @@ var (
 		{name: "shared-http2", grpcTimeout: true, connect: native.connect, options: []mux.Option{mux.WithSharedHTTP2()}},
 		{name: "shared-http2-tls", grpcTimeout: true, secure: true, options: []mux.Option{mux.WithSharedHTTP2()},
 			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
-	}, web, multiplexed, sockets)
+	}, web, multiplexed, tunnels, sockets)
 	everywhere = append([]road{inside}, connections...)
 )
 

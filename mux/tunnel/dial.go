@@ -1,0 +1,220 @@
+//go:build !js
+
+package tunnel
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"oneport/mux/internal/socket"
+)
+
+// closeTimeout bounds how long Close takes, and the server to answer a close frame.
+const closeTimeout = time.Second
+
+func dial(ctx context.Context, u *url.URL, opts DialOptions) (net.Conn, error) {
+	ws, err := socket.Dial(ctx, u, socket.DialConfig{
+		Subprotocol:    Subprotocol,
+		TLSConfig:      opts.TLSConfig,
+		Header:         opts.Header,
+		NetDialContext: opts.NetDialContext,
+	})
+	if err != nil {
+		return nil, err
+	}
+	in, out := net.Pipe()
+	c := &clientConn{ws: ws, nc: ws.NetConn(), in: in, done: make(chan struct{})}
+	ws.SetReadLimit(maxMessage)
+	ws.SetPingHandler(c.pinged)
+	ws.SetCloseHandler(c.closed)
+	go c.run(out)
+	if t, ok := c.nc.(tlsConn); ok {
+		return &tlsClientConn{c, t}, nil
+	}
+	return c, nil
+}
+
+// clientConn is a tunnel as its client sees it.
+type clientConn struct {
+	ws   *websocket.Conn // read by run, written to past it
+	nc   net.Conn        // under ws
+	in   net.Conn        // of a net.Pipe, to the other end of which run writes
+	err  error           // what Read returns when that is closed
+	done chan struct{}   // closed when run has returned
+
+	closing sync.Once // of Close
+	ending  sync.Once // of expire
+
+	writing sync.Mutex
+	failed  error // of all further writes; guarded by writing
+}
+
+type tlsConn interface {
+	net.Conn
+	ConnectionState() tls.ConnectionState
+}
+
+// tlsClientConn is a clientConn whose WebSocket is in TLS.
+type tlsClientConn struct {
+	*clientConn
+	tls tlsConn
+}
+
+var _ net.Conn = (*clientConn)(nil)
+
+func (c *tlsClientConn) ConnectionState() tls.ConnectionState { return inside(c.tls.ConnectionState()) }
+
+// run makes what the server sends readable. It ends when the connection does, at the
+// latest a moment after Close.
+func (c *clientConn) run(out net.Conn) {
+	defer close(c.done)
+	c.err = c.receive(out)
+	out.Close()
+	// The server is to read the close frame, and to close the connection. Closed at
+	// once, with what it has sent unread, it could be reset before.
+	c.expire()
+	io.Copy(io.Discard, c.nc)
+	c.nc.Close()
+}
+
+// expire ends the connection in a moment, whatever the server does.
+func (c *clientConn) expire() {
+	c.ending.Do(func() { c.nc.SetDeadline(time.Now().Add(closeTimeout)) })
+}
+
+// receive returns io.EOF when the server has closed the tunnel.
+func (c *clientConn) receive(out net.Conn) error {
+	for {
+		kind, r, err := c.ws.NextReader()
+		if err == nil && kind == websocket.TextMessage {
+			c.last(socket.CloseUnsupported)
+			err = errors.New("a text message came")
+		}
+		if err == nil {
+			err = copyMessage(out, r)
+		}
+		if err == nil {
+			continue
+		}
+		if ce, ok := errors.AsType[*websocket.CloseError](err); ok && isEnd(ce.Code) {
+			return io.EOF
+		}
+		return fmt.Errorf("tunnel: %w", err)
+	}
+}
+
+var parts = sync.Pool{New: func() any { return new([maxWrite]byte) }}
+
+func copyMessage(w io.Writer, r io.Reader) error {
+	part := parts.Get().(*[maxWrite]byte)
+	defer parts.Put(part)
+	_, err := io.CopyBuffer(w, r, part[:])
+	return err
+}
+
+// pinged is called by gorilla in run. Where a Write is under way, that is the sign of
+// life, and run must not wait for it.
+func (c *clientConn) pinged(data string) error {
+	if !c.writing.TryLock() {
+		return nil
+	}
+	defer c.writing.Unlock()
+	// What is wrong the next Write tells, or Read.
+	_ = c.frame(websocket.PongMessage, []byte(data))
+	return nil
+}
+
+// closed is called by gorilla in run, with the server's close frame.
+func (c *clientConn) closed(code int, _ string) error {
+	if code == websocket.CloseNoStatusReceived {
+		code = websocket.CloseNormalClosure
+	}
+	c.last(code)
+	return nil
+}
+
+// last sends a close frame, after which there is no other.
+func (c *clientConn) last(code int) {
+	c.expire() // and with it a Write under way
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	// The connection ends either way.
+	_ = c.frame(websocket.CloseMessage, websocket.FormatCloseMessage(code, ""))
+	if c.failed == nil {
+		c.failed = net.ErrClosed
+	}
+}
+
+var frames = sync.Pool{New: func() any { return new([socket.MaxClientHeader + maxWrite]byte) }}
+
+// frame writes a frame of at most maxWrite bytes in one piece. Called with c.writing held.
+func (c *clientConn) frame(opcode byte, payload []byte) error {
+	if c.failed != nil {
+		return c.failed
+	}
+	b := frames.Get().(*[socket.MaxClientHeader + maxWrite]byte)
+	defer frames.Put(b)
+	n := copy(b[socket.MaxClientHeader:], payload)
+	_, err := c.nc.Write(socket.MaskFrame(b[:socket.MaxClientHeader+n], 0, opcode))
+	if err != nil {
+		c.failed = err // a part of it may have gone
+	}
+	return err
+}
+
+func (c *clientConn) Read(p []byte) (int, error) {
+	n, err := c.in.Read(p)
+	switch err {
+	case io.EOF:
+		err = c.err
+	case io.ErrClosedPipe:
+		err = net.ErrClosed
+	}
+	return n, err
+}
+
+// Write sends p as one message or, if it is long, as several.
+func (c *clientConn) Write(p []byte) (n int, err error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	for n < len(p) {
+		part := p[n:min(n+maxWrite, len(p))]
+		if err := c.frame(websocket.BinaryMessage, part); err != nil {
+			return n, err
+		}
+		n += len(part)
+	}
+	return n, nil
+}
+
+func (c *clientConn) Close() error {
+	c.closing.Do(func() {
+		c.in.Close()
+		c.last(websocket.CloseNormalClosure)
+	})
+	<-c.done
+	return nil
+}
+
+func (c *clientConn) LocalAddr() net.Addr  { return c.nc.LocalAddr() }
+func (c *clientConn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+
+func (c *clientConn) SetReadDeadline(t time.Time) error { return c.in.SetReadDeadline(t) }
+
+func (c *clientConn) SetWriteDeadline(t time.Time) error { return c.nc.SetWriteDeadline(t) }
+
+func (c *clientConn) SetDeadline(t time.Time) error {
+	if err := c.in.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.nc.SetWriteDeadline(t)
+}
