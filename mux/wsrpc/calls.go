@@ -42,11 +42,11 @@ type multiplexer struct {
 
 	// The reader's own.
 	handshake *rpc.Call
-	metadata  metadata.MD // of the handshake and the client's last hello
-	refusal   error       // of calls, for metadata of the client's last hello
-	window    int64       // of the client
-	last      uint32      // the last call that was opened
-	pings     *rate.Limiter
+	metadata  metadata.MD   // of the handshake and the client's last hello
+	refusal   error         // of calls, for metadata of the client's last hello
+	window    int64         // of the client
+	last      uint32        // the last call that was opened
+	pings     *rate.Limiter // nil before the first
 	lastOpen  lastOpen
 	repeated  metadata.MD // of the call that lastOpen is of
 
@@ -62,7 +62,6 @@ func newMultiplexer(c *socket.Conn, reg *rpc.Registry, handshake *rpc.Call) *mul
 		handshake: handshake,
 		metadata:  handshake.Metadata,
 		window:    window,
-		pings:     rate.NewLimiter(pingRate, pingBurst),
 	}
 	s.lastOpen.room = len(s.metadata)
 	c.SetLimit(reg.MaxMessageBytes() + frameRoom)
@@ -85,7 +84,10 @@ func (s *multiplexer) run() {
 		if err != nil {
 			break
 		}
-		late.Stop()
+		if late != nil {
+			late.Stop()
+			late = nil // an idle socket keeps nothing it can do without
+		}
 		kept, breach := s.receive(m)
 		if !kept {
 			m.Release()
@@ -94,7 +96,9 @@ func (s *multiplexer) run() {
 			s.conn.CloseWith(breach.Code, breach.Reason)
 		}
 	}
-	late.Stop()
+	if late != nil {
+		late.Stop()
+	}
 	s.crew.wait()
 	if !stop() {
 		<-drained
@@ -113,6 +117,9 @@ func (s *multiplexer) receive(m *socket.Message) (kept bool, breach *socket.Clos
 		return false, &socket.CloseError{Code: socket.CloseProtocol, Reason: why}
 	}
 	if f.ping != nil {
+		if s.pings == nil {
+			s.pings = rate.NewLimiter(pingRate, pingBurst)
+		}
 		if !s.pings.Allow() {
 			return false, &socket.CloseError{Code: socket.ClosePolicy, Reason: "too many pings"}
 		}

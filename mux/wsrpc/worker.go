@@ -165,6 +165,7 @@ func (w *crew) tire() {
 		w.lingerLocked()
 	default:
 		resting, w.resting = w.resting, nil
+		w.timer = nil
 	}
 	w.mu.Unlock()
 	dismiss(resting)

@@ -36,7 +36,7 @@ type idleResult struct {
 }
 
 // settle is how long a server has to end what a call or a connection leaves behind.
-const settle = 300 * time.Millisecond
+const settle = 3 * time.Second
 
 // measureIdle measures the variants in turn, each time in a new process.
 func (b *bench) measureIdle(variants []variant) ([]*idleResult, error) {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"oneport/mux/internal/ready"
 )
 
 // A greetedConn is a conn whose client has had the greeting. The server behind knows nothing of it, so what the
@@ -49,7 +51,7 @@ func (c *greetedConn) NetConn() net.Conn {
 type tcpGreetedConn struct {
 	*greetedConn
 	tcp   *net.TCPConn
-	ready readyReader
+	ready ready.Reader
 }
 
 // A greetedWriter writes the frames of a server without its SETTINGS, if they say what those of the greeting did, and

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/soheilhy/cmux"
+
+	"oneport/mux/internal/ready"
 )
 
 // Handoff takes a connection that a child listener of cmux accepted from its [Listener], and lifts its deadline and
@@ -148,7 +150,7 @@ func (c *conn) TCP() *net.TCPConn {
 type tcpConn struct {
 	*net.TCPConn
 	prefix prefix
-	ready  readyReader
+	ready  ready.Reader
 }
 
 func (c *tcpConn) Read(p []byte) (int, error) {

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"bufio"
 	"context"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ const (
 type Conn struct {
 	server *Server
 	ws     *websocket.Conn // for reading only
+	in     *bufio.Reader   // that ws reads through
 	wire   *wire
 	out    queue
 
@@ -38,7 +40,7 @@ type Conn struct {
 	// The reader's own.
 	limit   int           // bytes of a message
 	readErr error         // the first error of gorilla's, which must not be asked again
-	pings   *rate.Limiter // of the peer's pings and pongs
+	pings   *rate.Limiter // of the peer's pings and pongs; nil before the first
 
 	mu    sync.Mutex
 	timer *time.Timer // pings, then the end of waiting for the peer's close frame; guarded by mu
@@ -47,15 +49,13 @@ type Conn struct {
 	over  bool        // TCP is closed; guarded by mu
 }
 
-func newConn(s *Server, ctx context.Context, ws *websocket.Conn, w *wire) *Conn {
+func newConn(s *Server, ctx context.Context, ws *websocket.Conn, in *bufio.Reader, w *wire) *Conn {
 	c := &Conn{
 		server: s,
 		ws:     ws,
+		in:     in,
 		wire:   w,
 		limit:  s.cfg.MaxMessageBytes,
-		// Ten a second after a burst of twenty: clients ping every few
-		// seconds, at most.
-		pings: rate.NewLimiter(10, 20),
 	}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.out = queue{

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
 )
 
 // Message is one message of the peer.
@@ -101,6 +102,9 @@ func (c *Conn) nextReader() (Kind, io.Reader, error) {
 	// However long the handler has kept the peer waiting, from now on it has
 	// its full time.
 	c.wire.heard = true
+	if c.in.Buffered() == 0 {
+		c.wire.await()
+	}
 	kind, r, err := c.ws.NextReader()
 	c.readErr = err
 	return Kind(kind), r, err
@@ -196,9 +200,18 @@ func (c *Conn) readFailed(err error) error {
 
 var errFlood = &CloseError{Code: ClosePolicy, Reason: "too many pings or pongs"}
 
+// allow counts a ping or pong of the peer: ten a second after a burst of twenty, for
+// clients ping every few seconds, at most.
+func (c *Conn) allow() bool {
+	if c.pings == nil {
+		c.pings = rate.NewLimiter(10, 20)
+	}
+	return c.pings.Allow()
+}
+
 // pinged and ponged are called by gorilla in Read.
 func (c *Conn) pinged(data string) error {
-	if !c.pings.Allow() {
+	if !c.allow() {
 		return errFlood
 	}
 	c.out.control(opPong, []byte(data))
@@ -206,7 +219,7 @@ func (c *Conn) pinged(data string) error {
 }
 
 func (c *Conn) ponged(string) error {
-	if !c.pings.Allow() {
+	if !c.allow() {
 		return errFlood
 	}
 	c.wire.heard = true

@@ -93,8 +93,7 @@ func NewServer(cfg Config) *Server {
 		conns: make(map[*Conn]struct{}),
 		upgrader: websocket.Upgrader{
 			HandshakeTimeout: cfg.WriteTimeout,
-			// Kept by each idle socket. Larger messages bypass it.
-			ReadBufferSize: 1024,
+			// ReadBufferSize stays 0: gorilla reads through what handover gives it.
 			// Never drawn from, since frames are written by the queue; with
 			// it gorilla allocates no write buffer for each socket.
 			WriteBufferPool: new(sync.Pool),

@@ -50,13 +50,14 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request, handler func(*C
 	if protocol != "" {
 		header.Set("Sec-Websocket-Protocol", protocol)
 	}
-	ws, err := s.upgrader.Upgrade(&handover{w, wire}, r, header)
+	over := &handover{ResponseWriter: w, wire: wire}
+	ws, err := s.upgrader.Upgrade(over, r, header)
 	if err != nil {
 		// Answered by upgrader.Error, or the client is gone.
 		s.cfg.Log.Debug("websocket upgrade failed", "peer", r.RemoteAddr, "error", err)
 		return
 	}
-	c = newConn(s, context.WithoutCancel(r.Context()), ws, wire)
+	c = newConn(s, context.WithoutCancel(r.Context()), ws, over.in, wire)
 	go s.serve(c, handler)
 }
 
@@ -144,7 +145,12 @@ func (f refusal) write(w http.ResponseWriter, r *http.Request) {
 type handover struct {
 	http.ResponseWriter
 	wire *wire
+	in   *bufio.Reader // that gorilla reads through; set by Hijack
 }
+
+// readerBytes is what each idle socket keeps of gorilla's reader: no less, or gorilla
+// would not take the one it is given. It must hold a control frame.
+const readerBytes = 257
 
 var _ http.Hijacker = (*handover)(nil)
 
@@ -160,8 +166,9 @@ func (h *handover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		h.wire.early = bytes.Clone(early)
 		brw.Reader.Discard(n)
 	}
-	h.wire.Conn = bare(conn)
-	return h.wire, brw, nil
+	h.wire.attach(bare(conn))
+	h.in = bufio.NewReaderSize(h.wire, readerBytes)
+	return h.wire, bufio.NewReadWriter(h.in, brw.Writer), nil
 }
 
 // bare strips the wrappers of a connection that say, by NetConn, that they are

@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"oneport/mux/internal/ready"
 )
 
 // wire is the connection gorilla reads from. What gorilla writes once the
@@ -16,9 +18,11 @@ type wire struct {
 	net.Conn
 	idle  time.Duration // how long the peer may be silent
 	early []byte        // came together with the handshake, to be read first
-	busy  bool          // the last read of the network has filled its buffer
-	ahead *[]byte       // what was read of the network and not passed on; nil if that is nothing
-	from  int           // in ahead
+	tcp   *net.TCPConn  // Conn, if it can be waited for without a buffer; else nil
+	ready ready.Reader
+	busy  bool    // the last read has filled its buffer; without tcp
+	ahead *[]byte // what was read and not passed on; nil if that is nothing
+	from  int     // in ahead
 	check FrameCheck
 	heard bool  // the peer has shown life since the read deadline was set
 	err   error // the first error of Read: the network's or of check
@@ -36,11 +40,39 @@ func newWire(cfg Config) *wire {
 	}
 }
 
-// aheads holds *[]byte for what is read ahead of a busy socket. The reader of gorilla,
-// which an idle socket keeps, is too small to take what comes with few system calls.
-var aheads = sync.Pool{New: func() any { b := make([]byte, readAhead); return &b }}
-
+// readAhead is how much is read at once. The reader of gorilla, which an idle socket
+// keeps, is too small to take what comes with few system calls.
 const readAhead = 16 << 10
+
+// aheads are the buffers for that.
+var aheads = aheadPool{sync.Pool{New: func() any { b := make([]byte, readAhead); return &b }}}
+
+type aheadPool struct{ sync.Pool }
+
+func (p *aheadPool) Get(int) *[]byte {
+	b := p.Pool.Get().(*[]byte)
+	*b = (*b)[:readAhead]
+	return b
+}
+
+func (p *aheadPool) Put(b *[]byte) { p.Pool.Put(b) }
+
+// attach makes conn what w reads from.
+func (w *wire) attach(conn net.Conn) {
+	w.Conn = conn
+	if tcp, ok := conn.(*net.TCPConn); ok && ready.Waits {
+		w.tcp = tcp
+	}
+}
+
+// await waits until there is something to read, if it can do so without a buffer. That
+// is done here and not in Read since gorilla calls that from so far down that the stack of
+// an idle socket would be of twice the size.
+func (w *wire) await() {
+	if w.tcp != nil && w.err == nil && w.early == nil && w.ahead == nil {
+		w.readAhead()
+	}
+}
 
 // Read implements net.Conn for the reader of the socket. It never returns data
 // and an error at once.
@@ -73,28 +105,52 @@ func (w *wire) Read(p []byte) (int, error) {
 
 // readNetwork sets err at the end of the connection.
 func (w *wire) readNetwork(p []byte) int {
-	// Set only when the network is asked, since several messages can come of one
-	// answer.
+	if w.tcp != nil && len(p) < readAhead || w.busy {
+		w.readAhead()
+		if w.ahead == nil {
+			return 0
+		}
+		return w.takeAhead(p)
+	}
+	w.extend()
+	var n int
+	n, w.err = w.Conn.Read(p)
+	w.busy = w.tcp == nil && n == len(p) && n < readAhead
+	return n
+}
+
+// readAhead sets ahead, or err at the end of the connection.
+func (w *wire) readAhead() {
+	w.extend()
+	if w.tcp != nil {
+		buf, n, err := w.ready.Read(w.tcp, readAhead, &aheads)
+		if err != nil {
+			w.err = err
+			return
+		}
+		w.ahead, w.from = buf, 0
+		*buf = (*buf)[:n]
+		return
+	}
+	buf := aheads.Get(readAhead)
+	n, err := w.Conn.Read(*buf)
+	w.busy = n == readAhead
+	if n == 0 { // else the next Read has the error again
+		aheads.Put(buf)
+		w.err = err
+		return
+	}
+	*buf = (*buf)[:n]
+	w.ahead, w.from = buf, 0
+}
+
+// extend gives the peer its time. That is done only when the network is asked, since
+// several messages can come of one answer.
+func (w *wire) extend() {
 	if w.heard {
 		w.heard = false
 		w.SetReadDeadline(time.Now().Add(w.idle))
 	}
-	if !w.busy || len(p) >= readAhead {
-		var n int
-		n, w.err = w.Conn.Read(p)
-		w.busy = n == len(p)
-		return n
-	}
-	buf := aheads.Get().(*[]byte)
-	*buf = (*buf)[:readAhead]
-	n, err := w.Conn.Read(*buf)
-	if n == 0 {
-		w.err = err // else the next Read has it again
-	}
-	w.busy = n == readAhead
-	*buf = (*buf)[:n]
-	w.ahead, w.from = buf, 0
-	return w.takeAhead(p)
 }
 
 func (w *wire) takeAhead(p []byte) int {
