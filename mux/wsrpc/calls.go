@@ -41,7 +41,7 @@ type multiplexer struct {
 	crew crew
 
 	// The reader's own.
-	handshake *rpc.Call
+	handshake *handshake
 	metadata  metadata.MD   // of the handshake and the client's last hello
 	refusal   error         // of calls, for metadata of the client's last hello
 	window    int64         // of the client
@@ -54,13 +54,13 @@ type multiplexer struct {
 	kind socket.Kind // of the client's first frame, zero before; written by the reader; guarded by mu
 }
 
-func newMultiplexer(c *socket.Conn, reg *rpc.Registry, handshake *rpc.Call) *multiplexer {
+func newMultiplexer(c *socket.Conn, reg *rpc.Registry, handshake *handshake, b *bench) *multiplexer {
 	s := &multiplexer{
 		conn:      c,
 		reg:       reg,
-		crew:      crew{conn: c, calls: make(map[uint32]*call)},
+		crew:      crew{conn: c, bench: b, calls: make(map[uint32]*call)},
 		handshake: handshake,
-		metadata:  handshake.Metadata,
+		metadata:  handshake.metadata,
 		window:    window,
 	}
 	s.lastOpen.room = len(s.metadata)
@@ -178,7 +178,7 @@ func (s *multiplexer) hello(h *helloFrame) {
 		s.window = min(int64(h.window), maxCredit)
 	}
 	if s.refusal = checkMetadata(h.metadata); s.refusal == nil {
-		s.metadata, s.refusal = rpc.OverlayMetadata(s.handshake.Metadata, h.metadata)
+		s.metadata, s.refusal = rpc.OverlayMetadata(s.handshake.metadata, h.metadata)
 	}
 	s.lastOpen.raw, s.lastOpen.room, s.repeated = nil, len(s.metadata), nil
 }
@@ -237,7 +237,7 @@ func (s *multiplexer) prepare(c *call, o *openFrame) (err error) {
 	if s.refusal != nil {
 		return s.refusal
 	}
-	c.known.Peer, c.known.Timeout = s.handshake.Peer, timeout(o.timeoutMS)
+	c.known.Peer, c.known.Timeout = s.handshake.peer, timeout(o.timeoutMS)
 	if c.known.Metadata, err = s.callMetadata(o); err != nil {
 		return err
 	}

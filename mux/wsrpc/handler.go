@@ -1,11 +1,13 @@
 package wsrpc
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -26,6 +28,7 @@ const defaultMethod = "/helloworld.Greeter/SayHello"
 type Handler struct {
 	reg     *rpc.Registry
 	sockets *socket.Server
+	bench   bench
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -33,7 +36,9 @@ var _ http.Handler = (*Handler)(nil)
 // NewHandler returns a Handler for the methods of reg. sockets owns the
 // connections: shutting it down ends them.
 func NewHandler(reg *rpc.Registry, sockets *socket.Server) *Handler {
-	return &Handler{reg: reg, sockets: sockets}
+	h := &Handler{reg: reg, sockets: sockets}
+	context.AfterFunc(sockets.Draining(), h.bench.close)
+	return h
 }
 
 // ServeHTTP answers what is not a call with the reason, before any upgrade: 404
@@ -55,7 +60,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, text, http.StatusNotFound)
 		return
 	}
-	call, err := newCall(r)
+	shake, err := newHandshake(r)
 	if err != nil {
 		http.Error(w, status.Convert(err).Message(), http.StatusBadRequest)
 		return
@@ -67,19 +72,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.sockets.Upgrade(w, r, func(c *socket.Conn) {
-		newSession(c, method, call).run()
+		newSession(c, method, shake).run()
 	})
 }
 
 // serveCalls begins a socket of grpc-ws.v1.
 func (h *Handler) serveCalls(w http.ResponseWriter, r *http.Request) {
-	call, err := newCall(r)
+	shake, err := newHandshake(r)
 	if err != nil {
 		http.Error(w, status.Convert(err).Message(), http.StatusBadRequest)
 		return
 	}
 	h.sockets.Upgrade(w, r, func(c *socket.Conn) {
-		newMultiplexer(c, h.reg, call).run()
+		newMultiplexer(c, h.reg, shake, &h.bench).run()
 	}, Subprotocol)
 }
 
@@ -87,22 +92,33 @@ func offersSubprotocol(r *http.Request) bool {
 	return strings.Trim(strings.Join(r.Header["Sec-Websocket-Protocol"], ","), ", \t") != ""
 }
 
-// newCall makes a Call of what the handshake says. The error is safe for the
-// client.
-func newCall(r *http.Request) (*rpc.Call, error) {
+// handshake is what the request that becomes a socket says of the calls on it.
+type handshake struct {
+	metadata metadata.MD // only read
+	timeout  time.Duration
+	peer     *peer.Peer
+}
+
+// newHandshake reads a request. The error is safe for the client.
+func newHandshake(r *http.Request) (*handshake, error) {
 	md, err := rpc.RequestMetadata(r.Header, r.Host)
 	if err != nil {
 		return nil, err
 	}
-	var timeout time.Duration
+	h := &handshake{metadata: md}
 	if v := r.Header.Get("Grpc-Timeout"); v != "" {
-		if timeout, err = rpc.ParseTimeout(v); err != nil {
+		if h.timeout, err = rpc.ParseTimeout(v); err != nil {
 			return nil, err
 		}
 	}
-	p, ok := peer.FromContext(r.Context())
-	if !ok {
-		p = &peer.Peer{}
+	var ok bool
+	if h.peer, ok = peer.FromContext(r.Context()); !ok {
+		h.peer = &peer.Peer{}
 	}
-	return &rpc.Call{Metadata: md, Timeout: timeout, Peer: p}, nil
+	return h, nil
+}
+
+// call makes a call of what the handshake says alone.
+func (h *handshake) call() *rpc.Call {
+	return &rpc.Call{Metadata: h.metadata, Timeout: h.timeout, Peer: h.peer}
 }

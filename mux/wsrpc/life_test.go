@@ -3,6 +3,8 @@ package wsrpc
 import (
 	"context"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -187,7 +189,7 @@ func TestDrainIdle(t *testing.T) {
 	}
 }
 
-// Workers are used again, and go when there has been no call for a while.
+// Workers are used again: by their socket while calls run, then by any.
 func TestWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -198,82 +200,89 @@ func TestWorkers(t *testing.T) {
 		defer p.close()
 		p.send(open(1, "Bidi", ""))
 		p.want(helloText)
-		resting := func() (n int) {
+		count := func(mu *sync.Mutex, top **worker) (n int) {
 			synctest.Wait()
-			p.mux.crew.mu.Lock()
-			defer p.mux.crew.mu.Unlock()
-			for w := p.mux.crew.resting; w != nil; w = w.below {
+			mu.Lock()
+			defer mu.Unlock()
+			for w := *top; w != nil; w = w.below {
 				n++
 			}
 			return n
 		}
+		crew, bench := &p.mux.crew, &p.bench
 		number := 1
-		for round := range 3 {
-			for range 50 {
+		calls := func(n int) {
+			for range n {
 				number++
 				p.send(open(number, "Unary", `,"message":""`))
 			}
-			if got := resting(); got != 0 {
-				t.Errorf("round %d: %d workers rest while 50 calls run", round, got)
+			if got := count(&crew.mu, &crew.resting) + count(&bench.mu, &bench.top); got != 0 {
+				t.Errorf("%d workers rest while others were started", got)
 			}
-			for range 50 {
+			for range n {
 				release <- struct{}{}
 				<-p.got
 			}
-			if got := resting(); got != 50 {
+		}
+		for round := range 3 {
+			calls(50)
+			if got := count(&crew.mu, &crew.resting); got != 50 {
 				t.Errorf("round %d: %d workers rest, want the 50 there were", round, got)
 			}
 		}
 		p.send(`{"call":1,"cancel":true}`)
-		time.Sleep(linger / 2)
-		p.send(open(900, "Unary", `,"message":""`))
+		if got := count(&crew.mu, &crew.resting); got != 0 {
+			t.Errorf("an idle socket keeps %d workers", got)
+		}
+		if got := count(&bench.mu, &bench.top); got != 51 {
+			t.Errorf("%d workers are on the bench, want 51", got)
+		}
+		// Those go that were not needed in the time since the last looked at.
+		time.Sleep(benchTime / 2)
+		number++
+		p.send(open(number, "Unary", `,"message":""`))
+		synctest.Wait()
+		if got := count(&bench.mu, &bench.top); got != 50 {
+			t.Errorf("%d workers are on the bench, want 50 as one is used again", got)
+		}
 		release <- struct{}{}
 		<-p.got
-		// One of half the time ago counts.
-		time.Sleep(linger)
-		if got := resting(); got != 51 {
-			t.Errorf("%d workers rest after a call not long ago, want 51", got)
+		time.Sleep(benchTime)
+		if got := count(&bench.mu, &bench.top); got != 1 {
+			t.Errorf("%d workers are on the bench, want the one that was needed", got)
 		}
-		time.Sleep(linger)
-		if got := resting(); got != 0 {
-			t.Errorf("%d workers rest on an idle socket", got)
-		}
-		gone := make(chan struct{})
-		go func() { p.mux.crew.workers.Wait(); close(gone) }()
-		synctest.Wait()
-		select {
-		case <-gone:
-		default:
-			t.Error("an idle socket keeps workers")
+		time.Sleep(benchTime)
+		if got := count(&bench.mu, &bench.top); got != 0 {
+			t.Errorf("%d workers are on the bench of idle sockets", got)
 		}
 	})
 }
 
-// A handler must not take the end of a call for the half-close of its client: it has
-// not had all that the client sent.
-func TestNoHalfCloseAfterFailure(t *testing.T) {
-	for _, tt := range []struct {
-		name, last string
-		want       codes.Code
-	}{
-		{"cancel", `{"call":1,"cancel":true}`, codes.Canceled},
-		{"message after the half-close", `{"call":1,"message":"d"}`, codes.Unimplemented},
-		{"credit above the limit", `{"call":1,"credit":2147483647}`, codes.ResourceExhausted},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			got := make(chan error, 1)
-			p := connect(t, &script{stream: func(ss grpc.ServerStream) error {
-				<-ss.Context().Done() // late with what has come
-				got <- ss.RecvMsg(new(text))
-				return nil
-			}}, nil)
-			defer p.close()
-			p.send(open(1, "Client", `,"message":"a"`), `{"call":1,"message":"b"}`, `{"call":1,"message":"c","halfClose":true}`)
-			synctest.Wait() // the handler runs
-			p.send(tt.last)
-			if err := <-got; status.Code(err) != tt.want {
-				t.Errorf("%s: RecvMsg = %v, want %v", tt.name, err, tt.want)
-			}
-		})
-	}
+// More workers than there is room for on the bench go at once, and all when it is closed.
+func TestBench(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bench
+		var ended sync.WaitGroup
+		var gone atomic.Int32
+		var list *worker
+		for range maxBench + 1 {
+			w := &worker{next: make(chan *call, 1), below: list}
+			list = w
+			ended.Go(func() { w.run(<-w.next); gone.Add(1) })
+		}
+		b.give(list)
+		synctest.Wait()
+		if got := gone.Load(); got != 1 || b.n != maxBench {
+			t.Errorf("%d workers have gone and %d rest, want 1 and %d", got, b.n, maxBench)
+		}
+		w := b.take()
+		b.close()
+		synctest.Wait()
+		if got := gone.Load(); got != maxBench {
+			t.Errorf("%d workers have gone after close, want %d", got, maxBench)
+		}
+		w.below = nil
+		b.give(w)
+		ended.Wait()
+	})
 }

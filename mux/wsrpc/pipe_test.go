@@ -55,6 +55,7 @@ type pipeClient struct {
 	ws      *websocket.Conn
 	got     chan string
 	mux     *multiplexer
+	bench   bench
 	sockets *socket.Server
 }
 
@@ -82,13 +83,13 @@ func connect(t testing.TB, s *script, header http.Header) *pipeClient {
 			t.Error(err)
 			return
 		}
-		call, err := newCall(r)
+		shake, err := newHandshake(r)
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		p.sockets.Upgrade(hijackable{httptest.NewRecorder(), near, brw}, r, func(c *socket.Conn) {
-			m := newMultiplexer(c, reg, call)
+			m := newMultiplexer(c, reg, shake, &p.bench)
 			began <- m
 			m.run()
 		}, Subprotocol)
@@ -134,6 +135,7 @@ func (p *pipeClient) close() {
 	}
 	for range p.got {
 	}
+	p.bench.close()
 }
 
 func (p *pipeClient) send(frames ...string) {

@@ -23,7 +23,7 @@ const closeStatus = 4000
 type session struct {
 	conn   *socket.Conn
 	method *rpc.Method
-	call   *rpc.Call // as the handshake has it
+	shake  *handshake
 
 	inbox *inbox
 
@@ -31,8 +31,8 @@ type session struct {
 	kind socket.Kind // in which answers go out; guarded by mu
 }
 
-func newSession(c *socket.Conn, m *rpc.Method, call *rpc.Call) *session {
-	return &session{conn: c, method: m, call: call, inbox: newInbox(), kind: socket.Binary}
+func newSession(c *socket.Conn, m *rpc.Method, h *handshake) *session {
+	return &session{conn: c, method: m, shake: h, inbox: newInbox(), kind: socket.Binary}
 }
 
 // run returns when the socket is ending and no call runs any more.
@@ -79,7 +79,7 @@ func (s *session) read() {
 // serve runs the calls and then ends the socket.
 func (s *session) serve() {
 	if !s.method.Unary() {
-		_, err := s.method.Serve(s.conn.Context(), s.call, s)
+		_, err := s.method.Serve(s.conn.Context(), s.shake.call(), s)
 		s.finish(err)
 		return
 	}
@@ -125,8 +125,7 @@ func (s *session) serve() {
 
 // answer runs the unary call that m asks for.
 func (s *session) answer(m *socket.Message) error {
-	call := &rpc.Call{Metadata: s.call.Metadata, Timeout: s.call.Timeout, Peer: s.call.Peer}
-	_, err := s.method.Serve(s.conn.Context(), call, &unary{session: s, request: m})
+	_, err := s.method.Serve(s.conn.Context(), s.shake.call(), &unary{session: s, request: m})
 	return err
 }
 

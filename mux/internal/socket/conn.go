@@ -88,7 +88,7 @@ func (c *Conn) Context() context.Context { return c.ctx }
 // handler is then to finish the calls it has, take no new ones, and close the
 // socket with CloseGoingAway. Use [context.AfterFunc] rather than a goroutine that
 // waits.
-func (c *Conn) Draining() context.Context { return c.server.drain }
+func (c *Conn) Draining() context.Context { return c.server.Draining() }
 
 // Subprotocol returns the negotiated subprotocol, "" if there is none.
 func (c *Conn) Subprotocol() string { return c.ws.Subprotocol() }

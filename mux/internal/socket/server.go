@@ -107,6 +107,9 @@ func NewServer(cfg Config) *Server {
 	return s
 }
 
+// Draining returns a context that ends when the server begins to shut down.
+func (s *Server) Draining() context.Context { return s.drain }
+
 // enter counts an upgrade, unless the server drains.
 func (s *Server) enter() bool {
 	s.mu.Lock()
