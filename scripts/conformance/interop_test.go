@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/orca"
 
 	"oneport/mux"
+	"oneport/mux/wsrpc"
 )
 
 func TestMain(m *testing.M) {
@@ -37,10 +39,10 @@ type interopCase struct {
 	run  func(ctx context.Context, r road)
 }
 
-// road is a way to a server. dial makes a channel, which the caller closes.
+// road is a way to a server. dial makes a channel, and hangUp ends it.
 type road struct {
 	conn grpc.ClientConnInterface
-	dial func(...grpc.DialOption) *grpc.ClientConn
+	dial func(...grpc.DialOption) (cc *grpc.ClientConn, hangUp func())
 }
 
 // The cases that need a server and nothing else: no account in a cloud, no second
@@ -64,31 +66,26 @@ var (
 		{"unimplemented_service", func(ctx context.Context, r road) {
 			interop.DoUnimplementedService(ctx, interoppb.NewUnimplementedServiceClient(r.conn))
 		}},
-	}
-	// These take a *grpc.ClientConn, which Server.Conn does not return.
-	everyChannel = []interopCase{
 		{"unimplemented_method", func(ctx context.Context, r road) {
-			cc := r.dial()
-			defer cc.Close()
+			cc, hangUp := r.dial()
+			defer hangUp()
 			interop.DoUnimplementedMethod(ctx, cc)
 		}},
 		{"rpc_soak", func(ctx context.Context, r road) {
-			cc := r.dial()
-			defer cc.Close()
+			cc, hangUp := r.dial()
+			defer hangUp()
 			soak(ctx, func() (*grpc.ClientConn, func()) { return cc, func() {} })
 		}},
 		{"channel_soak", func(ctx context.Context, r road) {
-			soak(ctx, func() (*grpc.ClientConn, func()) {
-				cc := r.dial()
-				return cc, func() { cc.Close() }
-			})
+			soak(ctx, func() (*grpc.ClientConn, func()) { return r.dial() })
 		}},
 	}
-	// The server's part of this is a grpc.ServerOption.
+	// The client's part of this is a load balancer of grpc-go's channel, the server's
+	// a grpc.ServerOption.
 	everyNative = []interopCase{
 		{"orca_per_rpc", func(ctx context.Context, r road) {
-			cc := r.dial(grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}`))
-			defer cc.Close()
+			cc, hangUp := r.dial(grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}`))
+			defer hangUp()
 			interop.DoORCAPerRPCTest(ctx, interoppb.NewTestServiceClient(cc))
 		}},
 	}
@@ -113,41 +110,93 @@ func soak(ctx context.Context, channel func() (*grpc.ClientConn, func())) {
 }
 
 func TestInterop(t *testing.T) {
-	native := slices.Concat(everyRoad, everyChannel, everyNative)
-	shared := slices.Concat(everyRoad, everyChannel)
+	native := slices.Concat(everyRoad, everyNative)
 	t.Run("native cleartext", func(t *testing.T) { interopByTCP(t, false, native) })
 	t.Run("native TLS", func(t *testing.T) { interopByTCP(t, true, native) })
-	t.Run("shared cleartext", func(t *testing.T) { interopByTCP(t, false, shared, mux.WithSharedHTTP2()) })
-	t.Run("shared TLS", func(t *testing.T) { interopByTCP(t, true, shared, mux.WithSharedHTTP2()) })
+	t.Run("shared cleartext", func(t *testing.T) { interopByTCP(t, false, everyRoad, mux.WithSharedHTTP2()) })
+	t.Run("shared TLS", func(t *testing.T) { interopByTCP(t, true, everyRoad, mux.WithSharedHTTP2()) })
+	t.Run("grpc-ws cleartext", func(t *testing.T) { interopBySocket(t, false, false) })
+	t.Run("grpc-ws TLS", func(t *testing.T) { interopBySocket(t, true, false) })
+	t.Run("grpc-ws JSON", func(t *testing.T) { interopBySocket(t, false, true) })
 	t.Run("in process", func(t *testing.T) {
 		s := mux.NewServer()
 		interoppb.RegisterTestServiceServer(s, interop.NewTestServer())
-		runInterop(t, road{conn: s.Conn()}, everyRoad)
+		runInterop(t, road{s.Conn(), func(...grpc.DialOption) (*grpc.ClientConn, func()) {
+			cc := channelOver(s.Conn())
+			return cc, func() { cc.Close() }
+		}}, everyRoad)
 	})
 }
 
-// interopByTCP runs cases against a server of its own.
+// interopByTCP runs cases over grpc-go's transport.
 func interopByTCP(t *testing.T, secure bool, cases []interopCase, opts ...mux.Option) {
-	opts = append(opts, mux.WithGRPCServerOptions(orca.CallMetricsServerOption(nil)))
+	addr, client := serveInterop(t, secure, opts...)
 	creds := insecure.NewCredentials()
 	if secure {
-		server, client := newTLS(t)
-		opts = append(opts, mux.WithTLSConfig(server))
 		creds = credentials.NewTLS(client)
 	}
-	s := mux.NewServer(opts...)
-	interoppb.RegisterTestServiceServer(s, interop.NewTestServer())
-	addr := serve(t, s)
-	dial := func(opts ...grpc.DialOption) *grpc.ClientConn {
-		cc, err := grpc.NewClient("passthrough:"+addr, append(opts, grpc.WithTransportCredentials(creds))...)
+	dial := func(opts ...grpc.DialOption) (*grpc.ClientConn, func()) {
+		cc := newChannel("passthrough:"+addr, append(opts, grpc.WithTransportCredentials(creds))...)
+		return cc, func() { cc.Close() }
+	}
+	cc, hangUp := dial()
+	t.Cleanup(hangUp)
+	runInterop(t, road{cc, dial}, cases)
+}
+
+// interopBySocket runs the cases over grpc-ws.v1.
+func interopBySocket(t *testing.T, secure, json bool) {
+	addr, client := serveInterop(t, secure)
+	url := "ws://" + addr + wsrpc.Path
+	if secure {
+		url = "wss://" + addr + wsrpc.Path
+	}
+	dial := func(...grpc.DialOption) (*grpc.ClientConn, func()) {
+		ws, err := wsrpc.Dial(t.Context(), url, &wsrpc.DialOptions{TLSConfig: client, JSON: json})
 		if err != nil {
 			panic(err) // as a failing case does
 		}
-		return cc
+		cc := channelOver(ws)
+		return cc, func() { cc.Close(); ws.Close() }
 	}
-	cc := dial()
-	t.Cleanup(func() { cc.Close() })
-	runInterop(t, road{conn: cc, dial: dial}, cases)
+	cc, hangUp := dial()
+	t.Cleanup(hangUp)
+	runInterop(t, road{cc, dial}, everyRoad)
+}
+
+// serveInterop serves the service of the cases on a port of its own, to clients that
+// have client.
+func serveInterop(t *testing.T, secure bool, opts ...mux.Option) (addr string, client *tls.Config) {
+	opts = append(opts, mux.WithGRPCServerOptions(orca.CallMetricsServerOption(nil)))
+	if secure {
+		var server *tls.Config
+		server, client = newTLS(t)
+		opts = append(opts, mux.WithTLSConfig(server))
+	}
+	s := mux.NewServer(opts...)
+	interoppb.RegisterTestServiceServer(s, interop.NewTestServer())
+	return serve(t, s), client
+}
+
+// channelOver makes a channel, which some cases ask for, that never connects: its
+// interceptors give all calls to conn.
+func channelOver(conn grpc.ClientConnInterface) *grpc.ClientConn {
+	return newChannel("passthrough:nowhere",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, req, reply any, _ *grpc.ClientConn, _ grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			return conn.Invoke(ctx, method, req, reply, opts...)
+		}),
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, _ *grpc.ClientConn, method string, _ grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			return conn.NewStream(ctx, desc, method, opts...)
+		}))
+}
+
+func newChannel(target string, opts ...grpc.DialOption) *grpc.ClientConn {
+	cc, err := grpc.NewClient(target, opts...)
+	if err != nil {
+		panic(err) // as a failing case does
+	}
+	return cc
 }
 
 func runInterop(t *testing.T, r road, cases []interopCase) {
