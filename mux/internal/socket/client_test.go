@@ -4,10 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"encoding/binary"
-	"errors"
-	"fmt"
-	"hash/crc32"
 	"io"
 	"log/slog"
 	"net"
@@ -18,14 +14,15 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"oneport/mux/internal/socket/sockettest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// sampleKey and sampleAccept are from RFC 6455 §1.3.
 const (
-	sampleKey    = "dGhlIHNhbXBsZSBub25jZQ=="
-	sampleAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+	sampleKey    = sockettest.Key
+	sampleAccept = sockettest.Accept
 )
 
 const opText, opBinary = byte(Text), byte(Binary)
@@ -79,11 +76,7 @@ func serve(t testing.TB, s *Server, secure bool, handler func(*Conn), protocols 
 }
 
 // handshake is a request that will be upgraded; more are header lines.
-func handshake(more ...string) string {
-	lines := append([]string{"GET / HTTP/1.1", "Host: x", "Upgrade: websocket", "Connection: Upgrade",
-		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + sampleKey}, more...)
-	return strings.Join(lines, "\r\n") + "\r\n\r\n"
-}
+func handshake(more ...string) string { return sockettest.Handshake("/", more...) }
 
 // open sends a handshake, and early together with it.
 func (c *client) open(early ...byte) *http.Response {
@@ -106,112 +99,29 @@ func (c *client) send(p []byte) {
 	}
 }
 
-// maskKey has bytes that differ, so that a slip by one shows.
-var maskKey = [4]byte{0x37, 0xfa, 0x21, 0x3d}
+const fin = sockettest.Fin
 
-// frame builds a masked frame: first is FIN, RSV and opcode.
-func frame(first byte, payload string) []byte {
-	b := appendHeader(nil, 0, len(payload))
-	b[0] = first
-	return mask(b, payload)
-}
-
-// mask appends a masked payload to a header made by hand.
-func mask(header []byte, payload string) []byte {
-	b := append([]byte(nil), header...)
-	b[1] |= 0x80
-	b = append(b, maskKey[:]...)
-	for i := range len(payload) {
-		b = append(b, payload[i]^maskKey[i%4])
-	}
-	return b
-}
-
-const fin = 0x80
+// Short names of what the cases are made of.
+var (
+	frame    = sockettest.Frame
+	mask     = sockettest.Mask
+	closing  = sockettest.Closing
+	long     = sockettest.Long
+	describe = sockettest.Describe
+)
 
 func text(s string) []byte    { return frame(fin|opText, s) }
 func binaryF(s string) []byte { return frame(fin|opBinary, s) }
 func ping(s string) []byte    { return frame(fin|opPing, s) }
 func pong(s string) []byte    { return frame(fin|opPong, s) }
 
-// closing builds a close frame; code 0 means an empty one.
-func closing(code int, reason string) []byte {
-	if code == 0 {
-		return frame(fin|opClose, "")
-	}
-	return frame(fin|opClose, string(binary.BigEndian.AppendUint16(nil, uint16(code)))+reason)
-}
-
-// fragments builds a message of several frames.
-func fragments(opcode byte, parts ...string) (b []byte) {
-	for i, p := range parts {
-		first := opcode
-		if i > 0 {
-			first = 0
-		}
-		if i == len(parts)-1 {
-			first |= fin
-		}
-		b = append(b, frame(first, p)...)
-	}
-	return b
-}
-
-// describe makes a frame of the server comparable and printable.
-func describe(first byte, payload string) string {
-	names := map[byte]string{fin | opText: "text", fin | opBinary: "binary", fin | opClose: "close", fin | opPing: "ping", fin | opPong: "pong"}
-	name, ok := names[first]
-	switch {
-	case !ok:
-		return fmt.Sprintf("frame %#x", first)
-	case name == "close" && payload == "":
-		return "close"
-	case name == "close":
-		return fmt.Sprintf("close %d", binary.BigEndian.Uint16([]byte(payload)))
-	case len(payload) <= 125:
-		return fmt.Sprintf("%s %q", name, payload)
-	}
-	return fmt.Sprintf("%s of %d bytes, crc %08x", name, len(payload), crc32.ChecksumIEEE([]byte(payload)))
-}
-
-// next reads a frame; of a server none is masked, fragmented or compressed.
-func (c *client) next() (opcode byte, payload string, err error) {
-	var h [10]byte
-	if _, err = io.ReadFull(c.r, h[:2]); err != nil {
-		return 0, "", err
-	}
-	n := uint64(h[1])
-	switch h[1] {
-	case 126:
-		_, err = io.ReadFull(c.r, h[2:4])
-		n = uint64(binary.BigEndian.Uint16(h[2:]))
-	case 127:
-		_, err = io.ReadFull(c.r, h[2:10])
-		n = binary.BigEndian.Uint64(h[2:])
-	}
-	if err == nil && (h[1] > 127 || n > 64<<20) {
-		err = fmt.Errorf("frame begins %x", h)
-	}
-	if err != nil {
-		return 0, "", err
-	}
-	p := make([]byte, n)
-	_, err = io.ReadFull(c.r, p)
-	return h[0], string(p), err
+// next reads a frame.
+func (c *client) next() (first byte, payload string, err error) {
+	return sockettest.ReadFrame(c.r)
 }
 
 // reply reads a frame and describes it, or the end of the connection as "EOF".
-func (c *client) reply() string {
-	c.t.Helper()
-	opcode, payload, err := c.next()
-	switch {
-	case errors.Is(err, io.EOF):
-		return "EOF"
-	case err != nil:
-		return err.Error()
-	}
-	return describe(opcode, payload)
-}
+func (c *client) reply() string { return sockettest.Reply(c.r) }
 
 // want checks the next frames.
 func (c *client) want(replies ...string) {

@@ -11,15 +11,31 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"oneport/mux/internal/socket/sockettest"
 )
+
+// seeds are what the clients of the conformance cases send.
+func seeds() (sends [][]byte) {
+	for _, kind := range []byte{opText, opBinary} {
+		for _, c := range sockettest.Cases(sockettest.Echo("/", kind, testLimit, testFrames)) {
+			var send []byte
+			for _, step := range c.Steps {
+				send = append(send, step.Send...)
+			}
+			if len(send) < 1000 {
+				sends = append(sends, send)
+			}
+		}
+	}
+	return sends
+}
 
 // FuzzFrameCheck cuts the input into pieces and compares with a parser that sees
 // it whole.
 func FuzzFrameCheck(f *testing.F) {
-	for _, tc := range conformance {
-		if len(tc.send) < 1000 {
-			f.Add(tc.send, byte(1), byte(3))
-		}
+	for _, send := range seeds() {
+		f.Add(send, byte(1), byte(3))
 	}
 	f.Fuzz(func(t *testing.T, p []byte, first, step byte) {
 		const maxFrames = 3
@@ -89,10 +105,8 @@ func checkWhole(p []byte, maxFrames int) (int, int) {
 // FuzzSocket sends anything after a handshake: the server must neither panic nor
 // hang, and must end with a close frame or not before the client does.
 func FuzzSocket(f *testing.F) {
-	for _, tc := range conformance {
-		if len(tc.send) < 1000 {
-			f.Add(tc.send)
-		}
+	for _, send := range seeds() {
+		f.Add(send)
 	}
 	log := make(errorLog, 1)
 	s := NewServer(Config{MaxMessageBytes: 1000, MaxFrames: 10, QueueBytes: 500, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelError}))})
