@@ -149,3 +149,6 @@ func TestWebSocketConformance(t *testing.T) {
 		}
 	}
 }
+
+// oneAPath are endpoints for cases that are not about messages.
+var oneAPath = []sockettest.Endpoint{endpoints["echo text"], oneMethodText, manyCallsBinary}

@@ -91,6 +91,20 @@ func (e Endpoint) Open(t testing.TB, conn net.Conn, early ...byte) *bufio.Reader
 	return r
 }
 
+// Exchange sends the message that comes after n others and checks the replies.
+func (e Endpoint) Exchange(t testing.TB, conn net.Conn, r *bufio.Reader, n int) {
+	t.Helper()
+	p, replies := e.Message(n, "hello", "")
+	if _, err := conn.Write(Frame(Fin|e.Kind, p)); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range replies {
+		if got := Reply(r); got != want {
+			t.Fatalf("reply %d = %s, want %s", i+1, got, want)
+		}
+	}
+}
+
 // Run runs every case that is one for e, each on a connection of its own.
 func Run(t *testing.T, e Endpoint, dial func() net.Conn) {
 	for _, c := range Cases(e) {

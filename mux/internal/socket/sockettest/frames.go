@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"strconv"
 	"strings"
+	"sync"
 )
 
 // First bytes of frames: FIN, and the opcodes.
@@ -32,7 +34,7 @@ const (
 
 // Handshake is a request for path that will be upgraded; more are header lines.
 func Handshake(path string, more ...string) string {
-	lines := append([]string{"GET " + path + " HTTP/1.1", "Host: x", "Upgrade: websocket", "Connection: Upgrade",
+	lines := append([]string{"GET " + path + " HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade",
 		"Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + Key}, more...)
 	return strings.Join(lines, "\r\n") + "\r\n\r\n"
 }
@@ -92,14 +94,17 @@ func Fragments(opcode byte, parts ...string) (b []byte) {
 	return b
 }
 
-// Long is valid UTF-8 of n bytes in which no short period hides a slip.
-func Long(n int) string {
-	b := make([]byte, 0, n+20)
-	for i := 0; len(b) < n; i++ {
-		b = fmt.Appendf(b, "%d,", i)
+// Long is valid UTF-8 of n bytes, up to a little more than 1 MiB, in which no short period
+// hides a slip.
+func Long(n int) string { return long()[:n] }
+
+var long = sync.OnceValue(func() string {
+	var b []byte
+	for i := 0; len(b) < 1<<20+1000; i++ {
+		b = append(strconv.AppendInt(b, int64(i), 10), ',')
 	}
-	return string(b[:n])
-}
+	return string(b)
+})
 
 // Describe makes a frame of the server comparable and printable.
 func Describe(first byte, payload string) string {
