@@ -31,7 +31,7 @@ func TestWebSocketHandshake(t *testing.T) {
 			switch e.Path {
 			case "/ws":
 				unknown, known = http.StatusSwitchingProtocols, http.StatusSwitchingProtocols
-			case "/grpc-ws":
+			case "/grpc-ws", "/grpc-ws-tunnel":
 				known = http.StatusSwitchingProtocols
 			}
 			cases := []struct {
@@ -51,7 +51,7 @@ func TestWebSocketHandshake(t *testing.T) {
 				{"H8 HTTP/1.0", edit("HTTP/1.1", "HTTP/1.0"), 400, nil},
 				{"H9 accept value", e.Handshake(), 101, map[string]string{"Sec-WebSocket-Accept": sockettest.Accept}},
 				{"H10 subprotocols, none known", sockettest.Handshake(e.Path, "Sec-WebSocket-Protocol: x, y"), unknown, map[string]string{"Sec-WebSocket-Protocol": ""}},
-				{"H11 subprotocols, one known", sockettest.Handshake(e.Path, "Sec-WebSocket-Protocol: x, grpc-ws.v1, y"), known, map[string]string{"Sec-WebSocket-Protocol": e.Subprotocol}},
+				{"H11 subprotocols, one known", sockettest.Handshake(e.Path, "Sec-WebSocket-Protocol: x, grpc-ws.v1, grpc-ws-tunnel.v1, y"), known, map[string]string{"Sec-WebSocket-Protocol": e.Subprotocol}},
 				{"H12 foreign origin", e.Handshake("Origin: http://evil.example"), 403, nil},
 				{"H12 own origin", e.Handshake(origin[secure]), 101, nil},
 				{"H12 origin of the other scheme", e.Handshake(origin[!secure]), 403, nil},
@@ -97,12 +97,13 @@ func TestWebSocketHandshake(t *testing.T) {
 					if res.StatusCode != http.StatusSwitchingProtocols {
 						return
 					}
-					e.Exchange(t, conn, r, 0)
+					reply := e.Reader(r)
+					e.Exchange(t, conn, reply, 0)
 					conn.Write(sockettest.Frame(sockettest.Fin|0x40|e.Kind, "x")) // compressed, were that agreed to
-					if got := sockettest.Reply(r); got != "close 1002" {
+					if got := reply(); got != "close 1002" {
 						t.Errorf("reply to RSV1 = %s, want close 1002", got)
 					}
-					if got := sockettest.Reply(r); got != "EOF" {
+					if got := reply(); got != "EOF" {
 						t.Errorf("after the close frame: %s, want EOF", got)
 					}
 				})
@@ -148,7 +149,7 @@ func TestWebSocketHandshakeInPieces(t *testing.T) {
 				if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
 					t.Fatalf("%s %s, cut at %d: %v, %v, want 101", scheme, e.Path, i, res, err)
 				}
-				e.Exchange(t, conn, r, 0)
+				e.Exchange(t, conn, e.Reader(r), 0)
 				conn.Close()
 			}
 		}

@@ -46,9 +46,9 @@ func bySocket(t *testing.T, test func(t *testing.T, e sockettest.Endpoint, s *mu
 }
 
 // wantEOF checks that the server ends the connection after a time.
-func wantEOF(t *testing.T, r *bufio.Reader, start time.Time, after time.Duration) {
+func wantEOF(t *testing.T, reply func() string, start time.Time, after time.Duration) {
 	t.Helper()
-	if got := sockettest.Reply(r); got != "EOF" {
+	if got := reply(); got != "EOF" {
 		t.Errorf("%s, want EOF", got)
 	}
 	if got := time.Since(start); got != after {
@@ -60,13 +60,13 @@ func wantEOF(t *testing.T, r *bufio.Reader, start time.Time, after time.Duration
 func TestWebSocketSilence(t *testing.T) {
 	bySocket(t, func(t *testing.T, e sockettest.Endpoint, s *muxtest.Server, dial func() net.Conn) {
 		conn := dial()
-		r := e.Open(t, conn)
-		e.Exchange(t, conn, r, 0)
+		reply := e.Open(t, conn)
+		e.Exchange(t, conn, reply, 0)
 		start := time.Now()
-		if got := sockettest.Reply(r); got != `ping ""` {
+		if got := reply(); got != `ping ""` {
 			t.Errorf("%s, want a ping", got)
 		}
-		wantEOF(t, r, start, 35*time.Second)
+		wantEOF(t, reply, start, 35*time.Second)
 	})
 }
 
@@ -75,8 +75,8 @@ func TestWebSocketSilence(t *testing.T) {
 func TestWebSocketStalledReader(t *testing.T) {
 	bySocket(t, func(t *testing.T, e sockettest.Endpoint, s *muxtest.Server, dial func() net.Conn) {
 		good, stalled := dial(), dial()
-		r := e.Open(t, good)
-		e.Exchange(t, good, r, 0)
+		reply := e.Open(t, good)
+		e.Exchange(t, good, reply, 0)
 		e.Open(t, stalled)
 		start := time.Now()
 		ended := make(chan time.Duration, 1)
@@ -90,14 +90,14 @@ func TestWebSocketStalledReader(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		e.Exchange(t, good, r, 1)
+		e.Exchange(t, good, reply, 1)
 		if got := time.Since(start); got != 0 || len(ended) > 0 {
 			t.Errorf("after %v the other client has its answer, and %d have ended; want at once and none", got, len(ended))
 		}
 		if got := <-ended; got != 10*time.Second {
 			t.Errorf("given up after %v, want 10s", got)
 		}
-		e.Exchange(t, good, r, 2)
+		e.Exchange(t, good, reply, 2)
 	})
 }
 
@@ -107,8 +107,8 @@ func TestWebSocketCut(t *testing.T) {
 	bySocket(t, func(t *testing.T, e sockettest.Endpoint, s *muxtest.Server, dial func() net.Conn) {
 		conns.n.Store(0)
 		conn := dial()
-		r := e.Open(t, conn)
-		e.Exchange(t, conn, r, 0)
+		reply := e.Open(t, conn)
+		e.Exchange(t, conn, reply, 0)
 		synctest.Wait()
 		if n := conns.n.Load(); n != 0 {
 			t.Fatalf("%d connections have ended, want none", n)
@@ -141,14 +141,14 @@ func (c *connEnds) HandleRPC(context.Context, stats.RPCStats)                   
 func TestWebSocketCloseUnanswered(t *testing.T) {
 	bySocket(t, func(t *testing.T, e sockettest.Endpoint, s *muxtest.Server, dial func() net.Conn) {
 		conn := dial()
-		r := e.Open(t, conn)
-		start := time.Now()
+		reply := e.Open(t, conn)
 		down := make(chan error, 1)
 		go func() { down <- s.Shutdown(t.Context()) }()
-		if got := sockettest.Reply(r); got != "close 1001" {
+		if got := reply(); got != "close 1001" {
 			t.Errorf("%s, want close 1001", got)
 		}
-		wantEOF(t, r, start, time.Second)
+		start := time.Now()
+		wantEOF(t, reply, start, time.Second)
 		if err := <-down; err != nil {
 			t.Errorf("Shutdown = %v", err)
 		}

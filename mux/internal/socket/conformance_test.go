@@ -32,7 +32,7 @@ func TestOctetByOctet(t *testing.T) {
 					near, far := net.Pipe()
 					s := NewServer(Config{MaxMessageBytes: testLimit, MaxFrames: testFrames, Log: quiet})
 					client := upgrade(t, s, near, far, echo)
-					c.Play(t, sockettest.Octets{Conn: far}, client.r)
+					c.Play(t, sockettest.Octets{Conn: far}, client.reply)
 				})
 			})
 		}

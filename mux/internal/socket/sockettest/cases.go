@@ -51,6 +51,9 @@ func Cases(e Endpoint) []Case {
 			s.step(Frame(Fin|Binary, p), replies...)
 		})
 	}
+	if e.OtherKind != "" {
+		add("message of the other kind", func(s *script) { s.step(Frame(Fin|Text^Binary^e.Kind, "hello"), e.OtherKind) })
+	}
 	for _, n := range []int{125, 126, 127, 65535, 65536} {
 		add(fmt.Sprintf("F2-F6, F8-F12 %d bytes", n), func(s *script) {
 			p := s.sizedMessage(n)
@@ -157,9 +160,10 @@ var all = []struct {
 		s.answers(Frame(Fin|s.Kind, p))
 	}},
 	{"F17 length of 1 GiB", refuses(1009, func(k byte) []byte { return Mask([]byte{Fin | k, 127, 0, 0, 0, 0, 64, 0, 0, 0}, "") })},
-	{"F17 lengths with a sum above 2^63", refuses(1009, func(k byte) []byte {
-		return slices.Concat(Frame(k, "hello"), Mask([]byte{Fin, 127, 127, 255, 255, 255, 255, 255, 255, 255}, ""))
-	})},
+	{"F17 lengths with a sum above 2^63", func(s *script) {
+		p := s.message("hello")
+		s.step(slices.Concat(Frame(s.Kind, p[:3]), Mask([]byte{Fin, 127, 127, 255, 255, 255, 255, 255, 255, 255}, "")), "close 1009")
+	}},
 
 	{"M1 no mask", func(s *script) {
 		p := s.message("hello")
@@ -175,7 +179,10 @@ var all = []struct {
 	{"R2 RSV2", refuses(1002, func(k byte) []byte { return Frame(Fin|0x20|k, "hello") })},
 	{"R3 RSV3", refuses(1002, func(k byte) []byte { return Frame(Fin|0x10|k, "hello") })},
 	{"R4 RSV1 on ping", refuses(1002, func(byte) []byte { return Frame(Fin|0x40|Ping, "") })},
-	{"R5 RSV1 on continuation", refuses(1002, func(k byte) []byte { return slices.Concat(Frame(k, "hel"), Frame(Fin|0x40, "lo")) })},
+	{"R5 RSV1 on continuation", func(s *script) {
+		p := s.message("hello")
+		s.step(slices.Concat(Frame(s.Kind, p[:3]), Frame(Fin|0x40, p[3:])), "close 1002")
+	}},
 
 	{"C1 empty ping", func(s *script) { s.step(pingFrame, `pong ""`) }},
 	{"C2 ping of 125 bytes", func(s *script) { s.step(Frame(Fin|Ping, Long(125)), Describe(Fin|Pong, Long(125))) }},
@@ -215,7 +222,10 @@ var all = []struct {
 		s.answers(Frame(Fin|s.Kind, p))
 		s.step(Frame(Fin, "b"), "close 1002")
 	}},
-	{"G5 new message inside a message", refuses(1002, func(k byte) []byte { return slices.Concat(Frame(k, "hel"), Frame(Fin|k, "lo")) })},
+	{"G5 new message inside a message", func(s *script) {
+		p := s.message("hello")
+		s.step(slices.Concat(Frame(s.Kind, p[:3]), Frame(Fin|s.Kind, p[3:])), "close 1002")
+	}},
 	{"G6 as many fragments as allowed", func(s *script) {
 		p := s.sizedMessage(s.MaxFrames)
 		s.answers(Fragments(s.Kind, octetsOf(p)...))
@@ -258,7 +268,12 @@ var all = []struct {
 	}},
 	{"L3 fragments with a sum of one more", func(s *script) {
 		p := s.sizedMessage(s.MaxBytes + 1)
-		s.step(Fragments(s.Kind, p[:len(p)-1], p[len(p)-1:]), "close 1009")
+		var early []string
+		if s.Stream {
+			early = s.replies
+		}
+		s.step(Frame(s.Kind, p[:len(p)-1]), early...)
+		s.step(Frame(Fin, p[len(p)-1:]), "close 1009")
 	}},
 }
 

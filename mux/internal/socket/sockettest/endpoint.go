@@ -22,8 +22,20 @@ type Endpoint struct {
 	// filler, which they need not.
 	Message func(n int, content, filler string) (payload string, replies []string)
 
+	// Replies makes what reads the replies on a socket. Nil means Reply, for which
+	// each frame is one.
+	Replies func(*bufio.Reader) func() string
+
 	// Empty are the replies to an empty message.
 	Empty []string
+
+	// Stream means that a message is answered when enough of it has come, not
+	// only when it has ended.
+	Stream bool
+
+	// OtherKind is the reply to a message of the other kind; "" means that it is
+	// understood as well.
+	OtherKind string
 
 	// NotJSON is the reply to text that is not JSON; "" means that it need not be.
 	NotJSON string
@@ -57,13 +69,15 @@ func (e Endpoint) sized(n, size int) (payload string, replies []string) {
 			break
 		}
 	}
-	for filler := size - len(payload); len(payload) != size; filler-- {
-		if filler < 0 {
-			panic(fmt.Sprintf("sockettest: %s has no message of %d bytes", e.Path, size))
+	filler := 0
+	for range 10 {
+		if len(payload) == size {
+			return payload, replies
 		}
+		filler += size - len(payload)
 		payload, replies = e.Message(n, Long(content), Long(filler))
 	}
-	return payload, replies
+	panic(fmt.Sprintf("sockettest: %s has no message of %d bytes", e.Path, size))
 }
 
 // Handshake is a request for e that will be upgraded; more are header lines.
@@ -74,8 +88,9 @@ func (e Endpoint) Handshake(more ...string) string {
 	return Handshake(e.Path, more...)
 }
 
-// Open makes a socket of conn. It sends early together with the handshake.
-func (e Endpoint) Open(t testing.TB, conn net.Conn, early ...byte) *bufio.Reader {
+// Open makes a socket of conn and returns what reads the replies. It sends early together
+// with the handshake.
+func (e Endpoint) Open(t testing.TB, conn net.Conn, early ...byte) (reply func() string) {
 	t.Helper()
 	if _, err := conn.Write(append([]byte(e.Handshake()), early...)); err != nil {
 		t.Fatal(err)
@@ -88,18 +103,26 @@ func (e Endpoint) Open(t testing.TB, conn net.Conn, early ...byte) *bufio.Reader
 	if res.StatusCode != http.StatusSwitchingProtocols || res.Header.Get("Sec-WebSocket-Protocol") != e.Subprotocol {
 		t.Fatalf("handshake: %s, subprotocol %q, want 101 and %q", res.Status, res.Header.Get("Sec-WebSocket-Protocol"), e.Subprotocol)
 	}
-	return r
+	return e.Reader(r)
+}
+
+// Reader returns what reads the replies from r.
+func (e Endpoint) Reader(r *bufio.Reader) (reply func() string) {
+	if e.Replies != nil {
+		return e.Replies(r)
+	}
+	return func() string { return Reply(r) }
 }
 
 // Exchange sends the message that comes after n others and checks the replies.
-func (e Endpoint) Exchange(t testing.TB, conn net.Conn, r *bufio.Reader, n int) {
+func (e Endpoint) Exchange(t testing.TB, conn net.Conn, reply func() string, n int) {
 	t.Helper()
 	p, replies := e.Message(n, "hello", "")
 	if _, err := conn.Write(Frame(Fin|e.Kind, p)); err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range replies {
-		if got := Reply(r); got != want {
+		if got := reply(); got != want {
 			t.Fatalf("reply %d = %s, want %s", i+1, got, want)
 		}
 	}
@@ -127,7 +150,7 @@ func Run(t *testing.T, e Endpoint, dial func() net.Conn) {
 // Play sends what c says on an open socket and checks the replies. Unless the last one
 // is a close frame, it closes with 1000, which shows that nothing else has been sent.
 // Then the server must end the connection.
-func (c Case) Play(t testing.TB, conn net.Conn, r *bufio.Reader) {
+func (c Case) Play(t testing.TB, conn net.Conn, reply func() string) {
 	t.Helper()
 	last := ""
 	for i, step := range c.Steps {
@@ -138,7 +161,7 @@ func (c Case) Play(t testing.TB, conn net.Conn, r *bufio.Reader) {
 			conn.Write(step.Send)
 		}()
 		for j, want := range step.Want {
-			if last = Reply(r); last != want {
+			if last = reply(); last != want {
 				t.Fatalf("step %d, reply %d = %s, want %s", i+1, j+1, last, want)
 			}
 		}
@@ -148,14 +171,14 @@ func (c Case) Play(t testing.TB, conn net.Conn, r *bufio.Reader) {
 	}
 	if !strings.HasPrefix(last, "close") {
 		conn.Write(Closing(1000, ""))
-		if got := Reply(r); got != "close 1000" {
+		if got := reply(); got != "close 1000" {
 			t.Fatalf("reply to the close frame = %s, want close 1000", got)
 		}
 	} else if !c.closes {
 		conn.Write(Closing(1000, ""))
 	}
 	// The kernel may reset the connection if the client has sent more than was read.
-	if got := Reply(r); got != "EOF" && !strings.Contains(got, "reset by peer") {
+	if got := reply(); got != "EOF" && !strings.Contains(got, "reset by peer") {
 		t.Fatalf("after the close frame: %s, want EOF", got)
 	}
 }
