@@ -46,15 +46,26 @@ func (s *Server) connContext(ctx context.Context, c net.Conn) context.Context {
 	return s.conns.begin(peer.NewContext(ctx, connectionPeer(c)), c)
 }
 
-// connState notes when an http.Server takes a connection into its books, and
-// when it strikes it out.
+// connState notes when an http.Server takes a connection into its books, and when it
+// strikes it out. Those that count for HTTP/2 have it once it is active: net/http would
+// not tell one that is new of a shutdown, and would wait for it.
 func (s *Server) connState(c net.Conn, state http.ConnState) {
 	switch state {
-	case http.StateNew:
-		s.arriving.end()
+	case http.StateActive:
+		s.arriving.end(c)
 	case http.StateClosed, http.StateHijacked:
+		s.arriving.end(c)
 		s.conns.leave(c, state)
 	}
+}
+
+// http1State is connState for HTTP/1, where a connection counts from the first.
+func (s *Server) http1State(c net.Conn, state http.ConnState) {
+	if state == http.StateNew {
+		s.arriving.end(c)
+	}
+	s.between.note(c, state)
+	s.connState(c, state)
 }
 
 // withIdentity returns r with its client as peer in the context and, for a
@@ -89,13 +100,13 @@ func (a textAddr) String() string { return string(a) }
 // splitCredentials tells grpc-go about connections whose TLS the split has
 // already terminated. It is for servers only.
 type splitCredentials struct {
-	arrived func() // called once for each connection that the server has taken
+	arrived func(net.Conn) // called with each connection that the server has taken
 }
 
 var _ credentials.TransportCredentials = splitCredentials{}
 
 func (s splitCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	s.arrived()
+	s.arrived(c)
 	if t, ok := c.(interface{ TCP() *net.TCPConn }); ok && t.TCP() != nil {
 		// As grpc-go would, did it not see a wrapper: a ping that nobody
 		// acknowledges would otherwise wait for the kernel's patience.

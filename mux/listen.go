@@ -34,7 +34,7 @@ func newSplit(s *Server, ln net.Listener) *split {
 	outer := sp.add(ln)
 	if s.cfg.tls != nil {
 		// The second stage counts these connections itself.
-		secure := sp.outlet(outer, func() {}, sniff.TLS)
+		secure := sp.outlet(outer, nil, sniff.TLS)
 		sp.serveAll(sp.add(tls.NewListener(secure, s.cfg.tls)))
 	}
 	if s.cfg.cleartext {
@@ -82,8 +82,8 @@ func (sp *split) serveHTTP2(m cmux.CMux, web *http.Server) {
 }
 
 // outlet makes a way out of m for some kinds.
-func (sp *split) outlet(m cmux.CMux, taking func(), kinds ...sniff.Kind) *outlet {
-	o := newOutlet(m.MatchWithWriters(sniff.Match(kinds...)), taking)
+func (sp *split) outlet(m cmux.CMux, arriving *arrivals, kinds ...sniff.Kind) *outlet {
+	o := newOutlet(m.MatchWithWriters(sniff.Match(kinds...)), arriving)
 	sp.running.Go(o.pump)
 	sp.outlets = append(sp.outlets, o)
 	return o
@@ -92,7 +92,7 @@ func (sp *split) outlet(m cmux.CMux, taking func(), kinds ...sniff.Kind) *outlet
 // run has a server accept the connections of some kinds. It ends when the server
 // is shut down or the split is closed, and is over when sp.serve returns.
 func (sp *split) run(m cmux.CMux, serve func(net.Listener) error, kinds ...sniff.Kind) {
-	ln := sp.outlet(m, sp.s.arriving.begin, kinds...)
+	ln := sp.outlet(m, &sp.s.arriving, kinds...)
 	sp.running.Go(func() { serve(ln) })
 }
 

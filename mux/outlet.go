@@ -14,15 +14,15 @@ import (
 // ends its own Accept only: cmux's listeners close the whole port with them, and
 // servers close what they have been given.
 type outlet struct {
-	net.Listener        // cmux's
-	taking       func() // called for each connection before it leaves the split
+	net.Listener           // cmux's
+	arriving     *arrivals // counts the connections that have left the split; may be nil
 	conns        chan net.Conn
 	closing      chan struct{}
 	close        sync.Once
 }
 
-func newOutlet(ln net.Listener, taking func()) *outlet {
-	return &outlet{Listener: ln, taking: taking, conns: make(chan net.Conn), closing: make(chan struct{})}
+func newOutlet(ln net.Listener, arriving *arrivals) *outlet {
+	return &outlet{Listener: ln, arriving: arriving, conns: make(chan net.Conn), closing: make(chan struct{})}
 }
 
 // pump must run for Accept to find anything. It passes connections on until cmux's listener ends, which it does when the
@@ -49,9 +49,7 @@ func (o *outlet) Accept() (net.Conn, error) {
 	select {
 	case c, ok := <-o.conns:
 		if ok {
-			o.taking()
-			bare, _ := sniff.Handoff(c)
-			return bare, nil
+			return o.arriving.take(c), nil
 		}
 		<-o.closing
 	case <-o.closing:
@@ -67,10 +65,29 @@ func (o *outlet) Close() error {
 // arrivals counts the connections that have left the split and are not yet in
 // the books of a server. A server that is told to finish in that moment would
 // not know of them.
-type arrivals struct{ n atomic.Int64 }
+type arrivals struct {
+	n     atomic.Int64
+	conns sync.Map // net.Conn to nothing
+}
 
-func (a *arrivals) begin() { a.n.Add(1) }
-func (a *arrivals) end()   { a.n.Add(-1) }
+// take takes c out of the split. Without arrivals, somebody else counts.
+func (a *arrivals) take(c net.Conn) net.Conn {
+	if a != nil {
+		a.n.Add(1) // before the split forgets it
+	}
+	bare, _ := sniff.Handoff(c)
+	if a != nil {
+		a.conns.Store(bare, nil)
+	}
+	return bare
+}
+
+// end is called at least once for each connection.
+func (a *arrivals) end(c net.Conn) {
+	if _, ok := a.conns.LoadAndDelete(c); ok {
+		a.n.Add(-1)
+	}
+}
 
 // wait returns when there are none, or ctx has ended. It polls, since the moment
 // is short and comes once in the life of a server.

@@ -192,10 +192,7 @@ func (s *Server) build() {
 	s.redirects = s.newHTTPServer(http.HandlerFunc(s.redirect), upgradeIdleTimeout)
 	s.tunneled = s.newHTTPServer(http.HandlerFunc(s.serveTunneled), http2IdleTimeout)
 	for _, hs := range []*http.Server{s.http1, s.upgrades, s.redirects} {
-		hs.ConnState = func(c net.Conn, state http.ConnState) {
-			s.between.note(c, state)
-			s.connState(c, state)
-		}
+		hs.ConnState = s.http1State
 	}
 }
 

@@ -290,7 +290,7 @@ func TestShutdownTellsIdleClients(t *testing.T) {
 }
 
 // goAway reads frames up to a GOAWAY without an error code.
-func goAway(c net.Conn) error {
+func goAway(c io.ReadWriter) error {
 	fr := http2.NewFramer(c, c)
 	for {
 		f, err := fr.ReadFrame()
@@ -308,6 +308,32 @@ func goAway(c net.Conn) error {
 			}
 			return nil
 		}
+	}
+}
+
+// A client of HTTP/2 that the split still looks at when the server begins to go is told
+// as well, by the server that gets it. net/http forgets one that has just come, hence
+// the many.
+func TestShutdownTellsNewClients(t *testing.T) {
+	for range 30 {
+		synctest.Test(t, func(t *testing.T) {
+			s := muxtest.New(t, services)
+			c, err := s.DialContext(t.Context(), "tcp", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Write(opening())
+			told := make(chan error, 1)
+			go func() { told <- goAway(c) }()
+			synctest.Wait()
+			start := time.Now()
+			if err := s.Shutdown(t.Context()); err != nil || time.Since(start) > 10*time.Second {
+				t.Errorf("Shutdown = %v after %v, want nil in 10s", err, time.Since(start))
+			}
+			if err := <-told; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
