@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,6 +17,7 @@ import (
 
 	"oneport/mux"
 	"oneport/mux/muxtest"
+	"oneport/mux/tunnel"
 	hellopb "oneport/proto/helloworld"
 	"oneport/services/greeter"
 )
@@ -167,6 +169,19 @@ func TestServeHTTP(t *testing.T) {
 		t.Error(err)
 	}
 	check("gRPC", 1)
+
+	within, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(tunnel.Credentials()),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			return tunnel.Dial(ctx, "wss://"+addr, &tunnel.DialOptions{TLSConfig: &tls.Config{RootCAs: cfg.RootCAs}})
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer within.Close()
+	if _, err := hellopb.NewGreeterClient(within).SayHello(ctx, &hellopb.HelloRequest{}); err != nil {
+		t.Error(err)
+	}
+	check("gRPC through a tunnel", 1)
 
 	d := websocket.Dialer{TLSClientConfig: &tls.Config{RootCAs: cfg.RootCAs}}
 	c, _, err := d.Dial("wss://"+addr+"/grpc-ws", nil)

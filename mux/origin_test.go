@@ -75,7 +75,7 @@ func TestOrigin(t *testing.T) {
 		{"any", "ws://example.com", "null", none, true},
 	}
 	for _, tt := range tests {
-		for _, path := range []string{"/ws", "/grpc-ws"} {
+		for _, path := range []string{"/ws", "/grpc-ws", "/grpc-ws-tunnel"} {
 			t.Run(fmt.Sprintf("%s %s%s from %s with %s", tt.server, tt.url, path, tt.origin, tt.cookie), func(t *testing.T) {
 				header := http.Header{}
 				if tt.origin != none {

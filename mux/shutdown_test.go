@@ -54,7 +54,7 @@ func (s *staying) ServeHTTP(_ http.ResponseWriter, r *http.Request) { s.stay(r.C
 // stayEverywhere has a call on every road, and returns what ends each at its client.
 func stayEverywhere(t *testing.T, opts ...mux.Option) (*muxtest.Server, *staying, map[string]chan error) {
 	t.Helper()
-	h := &staying{cause: make(chan error, 10)}
+	h := &staying{cause: make(chan error, 20)}
 	s := muxtest.New(t, func(s *mux.Server) {
 		echopb.RegisterEchoServiceServer(s, h)
 		s.Handle("/stay", h)
@@ -66,7 +66,9 @@ func stayEverywhere(t *testing.T, opts ...mux.Option) (*muxtest.Server, *staying
 		go func() { end <- f() }()
 		synctest.Wait()
 	}
-	for name, cc := range map[string]grpc.ClientConnInterface{"grpc": s.GRPC(), "grpc-tls": s.GRPCTLS(), "in-process": s.Conn()} {
+	for name, cc := range map[string]grpc.ClientConnInterface{
+		"grpc": s.GRPC(), "grpc-tls": s.GRPCTLS(), "tunnel": s.Tunnel(), "tunnel-tls": s.TunnelTLS(), "in-process": s.Conn(),
+	} {
 		if name != "in-process" { // where a unary call is on its caller's goroutine, and the caller's to end
 			call(name, func() error {
 				_, err := echopb.NewEchoServiceClient(cc).Echo(context.Background(), &echopb.EchoRequest{})

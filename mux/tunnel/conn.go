@@ -21,8 +21,8 @@ type serverConn struct {
 	in            net.Conn // of a net.Pipe, to the other end of which run writes
 	local, remote net.Addr
 
-	writing sync.Mutex // held by Write
-	late    deadline   // of Write
+	writing turn     // of Write
+	late    deadline // likewise
 }
 
 // tlsServerConn is a serverConn whose WebSocket is in TLS. In cleartext there is no
@@ -76,12 +76,16 @@ func (c *serverConn) ended() error {
 // Write sends p as one message or, if it is long, as several. It returns when they wait
 // to be written, within the bounds of the socket.
 func (c *serverConn) Write(p []byte) (n int, err error) {
-	c.writing.Lock()
-	defer c.writing.Unlock()
+	c.writing.take()
+	defer c.writing.give()
 	ctx := c.late.context()
 	for n < len(p) {
 		part := p[n:min(n+maxWrite, len(p))]
-		if err := c.ws.Write(ctx, socket.Binary, part); err != nil {
+		err := ctx.Err() // of which the socket asks only when it has to wait
+		if err == nil {
+			err = c.ws.Write(ctx, socket.Binary, part)
+		}
+		if err != nil {
 			return n, c.writeFailed(err)
 		}
 		n += len(part)
@@ -123,6 +127,23 @@ func (c *serverConn) SetWriteDeadline(t time.Time) error {
 func (c *serverConn) SetDeadline(t time.Time) error {
 	c.late.set(t)
 	return c.in.SetReadDeadline(t)
+}
+
+// turn is a mutex that may be held while its holder waits for the other end: to a bubble
+// of testing/synctest, unlike a sync.Mutex, those who wait for it wait for that as well.
+// It is a channel with room for one.
+type turn chan struct{}
+
+func (t turn) take() { t <- struct{}{} }
+func (t turn) give() { <-t }
+
+func (t turn) tryTake() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }
 
 // deadline is that of the writes of a connection. The zero value is none.

@@ -32,7 +32,7 @@ func dial(ctx context.Context, u *url.URL, opts DialOptions) (net.Conn, error) {
 		return nil, err
 	}
 	in, out := net.Pipe()
-	c := &clientConn{ws: ws, nc: ws.NetConn(), in: in, done: make(chan struct{})}
+	c := &clientConn{ws: ws, nc: ws.NetConn(), in: in, done: make(chan struct{}), writing: make(turn, 1)}
 	ws.SetReadLimit(maxMessage)
 	ws.SetPingHandler(c.pinged)
 	ws.SetCloseHandler(c.closed)
@@ -54,7 +54,7 @@ type clientConn struct {
 	closing sync.Once // of Close
 	ending  sync.Once // of expire
 
-	writing sync.Mutex
+	writing turn
 	failed  error // of all further writes; guarded by writing
 }
 
@@ -124,10 +124,10 @@ func copyMessage(w io.Writer, r io.Reader) error {
 // pinged is called by gorilla in run. Where a Write is under way, that is the sign of
 // life, and run must not wait for it.
 func (c *clientConn) pinged(data string) error {
-	if !c.writing.TryLock() {
+	if !c.writing.tryTake() {
 		return nil
 	}
-	defer c.writing.Unlock()
+	defer c.writing.give()
 	// What is wrong the next Write tells, or Read.
 	_ = c.frame(websocket.PongMessage, []byte(data))
 	return nil
@@ -145,8 +145,8 @@ func (c *clientConn) closed(code int, _ string) error {
 // last sends a close frame, after which there is no other.
 func (c *clientConn) last(code int) {
 	c.expire() // and with it a Write under way
-	c.writing.Lock()
-	defer c.writing.Unlock()
+	c.writing.take()
+	defer c.writing.give()
 	// The connection ends either way.
 	_ = c.frame(websocket.CloseMessage, websocket.FormatCloseMessage(code, ""))
 	if c.failed == nil {
@@ -156,17 +156,17 @@ func (c *clientConn) last(code int) {
 
 var frames = sync.Pool{New: func() any { return new([socket.MaxClientHeader + maxWrite]byte) }}
 
-// frame writes a frame of at most maxWrite bytes in one piece. Called with c.writing held.
+// frame writes a frame of at most maxWrite bytes in one piece. Called with c.writing taken.
 func (c *clientConn) frame(opcode byte, payload []byte) error {
 	if c.failed != nil {
 		return c.failed
 	}
 	b := frames.Get().(*[socket.MaxClientHeader + maxWrite]byte)
 	defer frames.Put(b)
-	n := copy(b[socket.MaxClientHeader:], payload)
-	_, err := c.nc.Write(socket.MaskFrame(b[:socket.MaxClientHeader+n], 0, opcode))
-	if err != nil {
-		c.failed = err // a part of it may have gone
+	size := socket.MaxClientHeader + copy(b[socket.MaxClientHeader:], payload)
+	n, err := c.nc.Write(socket.MaskFrame(b[:size], 0, opcode))
+	if err != nil && n > 0 {
+		c.failed = err // a part of it has gone
 	}
 	return err
 }
@@ -184,8 +184,8 @@ func (c *clientConn) Read(p []byte) (int, error) {
 
 // Write sends p as one message or, if it is long, as several.
 func (c *clientConn) Write(p []byte) (n int, err error) {
-	c.writing.Lock()
-	defer c.writing.Unlock()
+	c.writing.take()
+	defer c.writing.give()
 	for n < len(p) {
 		part := p[n:min(n+maxWrite, len(p))]
 		if err := c.frame(websocket.BinaryMessage, part); err != nil {
