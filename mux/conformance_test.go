@@ -19,7 +19,7 @@ const (
 	maxFrames        = 1024     // of a WebSocket message
 )
 
-// endpoints are those of a server with conformanceLimit, in both kinds of messages.
+// endpoints are those of a server with conformanceLimit, in each kind of messages.
 var endpoints = map[string]sockettest.Endpoint{
 	"echo text":         sockettest.Echo("/ws", sockettest.Text, conformanceLimit, maxFrames),
 	"echo binary":       sockettest.Echo("/ws", sockettest.Binary, conformanceLimit, maxFrames),
@@ -27,6 +27,7 @@ var endpoints = map[string]sockettest.Endpoint{
 	"one method binary": oneMethodBinary,
 	"grpc-ws.v1 text":   manyCallsText,
 	"grpc-ws.v1 binary": manyCallsBinary,
+	"tunnel":            tunnelBytes,
 }
 
 // Each message is a call, and a call ends with an answer of the same encoding.
@@ -151,4 +152,4 @@ func TestWebSocketConformance(t *testing.T) {
 }
 
 // oneAPath are endpoints for cases that are not about messages.
-var oneAPath = []sockettest.Endpoint{endpoints["echo text"], oneMethodText, manyCallsBinary}
+var oneAPath = []sockettest.Endpoint{endpoints["echo text"], oneMethodText, manyCallsBinary, tunnelBytes}

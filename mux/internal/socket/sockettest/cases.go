@@ -87,8 +87,12 @@ func (s *script) message(content string) string {
 	return p
 }
 
-// sizedMessage is one of n bytes.
+// sizedMessage is one of n bytes, after another one where the first is always larger.
 func (s *script) sizedMessage(n int) string {
+	if least, _ := s.Message(s.messages, "", ""); len(least) > n {
+		p := s.message("hello")
+		s.answers(Frame(Fin|s.Kind, p))
+	}
 	p, replies := s.sized(s.messages, n)
 	s.messages, s.replies = s.messages+1, replies
 	return p

@@ -149,14 +149,19 @@ func ReadFrame(r *bufio.Reader) (first byte, payload string, err error) {
 	return h[0], string(p), err
 }
 
-// Reply reads a frame and describes it, or the end of the connection as "EOF".
+// Reply reads a frame and describes it, or the end of the connection.
 func Reply(r *bufio.Reader) string {
 	first, payload, err := ReadFrame(r)
-	switch {
-	case errors.Is(err, io.EOF):
-		return "EOF"
-	case err != nil:
-		return err.Error()
+	if err != nil {
+		return Outcome(err)
 	}
 	return Describe(first, payload)
+}
+
+// Outcome describes an error of ReadFrame: the end of the connection as "EOF".
+func Outcome(err error) string {
+	if errors.Is(err, io.EOF) {
+		return "EOF"
+	}
+	return err.Error()
 }
