@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc/orca"
 
 	"oneport/mux"
+	"oneport/mux/tunnel"
 	"oneport/mux/wsrpc"
 )
 
@@ -118,6 +120,8 @@ func TestInterop(t *testing.T) {
 	t.Run("grpc-ws cleartext", func(t *testing.T) { interopBySocket(t, false, false) })
 	t.Run("grpc-ws TLS", func(t *testing.T) { interopBySocket(t, true, false) })
 	t.Run("grpc-ws JSON", func(t *testing.T) { interopBySocket(t, false, true) })
+	t.Run("tunnel cleartext", func(t *testing.T) { interopByTunnel(t, false) })
+	t.Run("tunnel TLS", func(t *testing.T) { interopByTunnel(t, true) })
 	t.Run("in process", func(t *testing.T) {
 		s := mux.NewServer()
 		interoppb.RegisterTestServiceServer(s, interop.NewTestServer())
@@ -135,8 +139,26 @@ func interopByTCP(t *testing.T, secure bool, cases []interopCase, opts ...mux.Op
 	if secure {
 		creds = credentials.NewTLS(client)
 	}
-	dial := func(opts ...grpc.DialOption) (*grpc.ClientConn, func()) {
-		cc := newChannel("passthrough:"+addr, append(opts, grpc.WithTransportCredentials(creds))...)
+	interopByChannel(t, addr, creds, cases)
+}
+
+// interopByTunnel is interopByTCP through a WebSocket.
+func interopByTunnel(t *testing.T, secure bool) {
+	addr, client := serveInterop(t, secure)
+	url, creds := "ws://"+addr, insecure.NewCredentials()
+	if secure {
+		url, creds = "wss://"+addr, tunnel.Credentials()
+	}
+	interopByChannel(t, addr, creds, slices.Concat(everyRoad, everyNative),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return tunnel.Dial(ctx, url, &tunnel.DialOptions{TLSConfig: client})
+		}))
+}
+
+// interopByChannel runs cases with channels of grpc-go, which have opts.
+func interopByChannel(t *testing.T, addr string, creds credentials.TransportCredentials, cases []interopCase, opts ...grpc.DialOption) {
+	dial := func(more ...grpc.DialOption) (*grpc.ClientConn, func()) {
+		cc := newChannel("passthrough:"+addr, slices.Concat(opts, more, []grpc.DialOption{grpc.WithTransportCredentials(creds)})...)
 		return cc, func() { cc.Close() }
 	}
 	cc, hangUp := dial()
