@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 
@@ -27,6 +28,9 @@ type DialOptions struct {
 	// asked.
 	NetDialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
+
+// closeTimeout bounds how long Close takes, and the server to answer a close frame.
+const closeTimeout = time.Second
 
 // Dial opens a tunnel at a URL of scheme ws or wss, such as
 // "wss://example.com/grpc-ws-tunnel"; without a path, Path is meant. ctx ends the attempt,

@@ -18,9 +18,6 @@ import (
 	"oneport/mux/internal/socket"
 )
 
-// closeTimeout bounds how long Close takes, and the server to answer a close frame.
-const closeTimeout = time.Second
-
 func dial(ctx context.Context, u *url.URL, opts DialOptions) (net.Conn, error) {
 	ws, err := socket.Dial(ctx, u, socket.DialConfig{
 		Subprotocol:    Subprotocol,
@@ -32,7 +29,7 @@ func dial(ctx context.Context, u *url.URL, opts DialOptions) (net.Conn, error) {
 		return nil, err
 	}
 	in, out := net.Pipe()
-	c := &clientConn{ws: ws, nc: ws.NetConn(), in: in, done: make(chan struct{}), writing: make(turn, 1)}
+	c := &clientConn{reader: reader{in: in}, ws: ws, nc: ws.NetConn(), done: make(chan struct{}), writing: make(turn, 1)}
 	ws.SetReadLimit(maxMessage)
 	ws.SetPingHandler(c.pinged)
 	ws.SetCloseHandler(c.closed)
@@ -45,10 +42,9 @@ func dial(ctx context.Context, u *url.URL, opts DialOptions) (net.Conn, error) {
 
 // clientConn is a tunnel as its client sees it.
 type clientConn struct {
+	reader
 	ws   *websocket.Conn // read by run, written to past it
 	nc   net.Conn        // under ws
-	in   net.Conn        // of a net.Pipe, to the other end of which run writes
-	err  error           // what Read returns when that is closed
 	done chan struct{}   // closed when run has returned
 
 	closing sync.Once // of Close
@@ -77,7 +73,7 @@ func (c *tlsClientConn) ConnectionState() tls.ConnectionState { return inside(c.
 // latest a moment after Close.
 func (c *clientConn) run(out net.Conn) {
 	defer close(c.done)
-	c.err = c.receive(out)
+	c.end = c.receive(out)
 	out.Close()
 	// The server is to read the close frame, and to close the connection. Closed at
 	// once, with what it has sent unread, it could be reset before.
@@ -171,17 +167,6 @@ func (c *clientConn) frame(opcode byte, payload []byte) error {
 	return err
 }
 
-func (c *clientConn) Read(p []byte) (int, error) {
-	n, err := c.in.Read(p)
-	switch err {
-	case io.EOF:
-		err = c.err
-	case io.ErrClosedPipe:
-		err = net.ErrClosed
-	}
-	return n, err
-}
-
 // Write sends p as one message or, if it is long, as several.
 func (c *clientConn) Write(p []byte) (n int, err error) {
 	c.writing.take()
@@ -208,12 +193,10 @@ func (c *clientConn) Close() error {
 func (c *clientConn) LocalAddr() net.Addr  { return c.nc.LocalAddr() }
 func (c *clientConn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 
-func (c *clientConn) SetReadDeadline(t time.Time) error { return c.in.SetReadDeadline(t) }
-
 func (c *clientConn) SetWriteDeadline(t time.Time) error { return c.nc.SetWriteDeadline(t) }
 
 func (c *clientConn) SetDeadline(t time.Time) error {
-	if err := c.in.SetReadDeadline(t); err != nil {
+	if err := c.SetReadDeadline(t); err != nil {
 		return err
 	}
 	return c.nc.SetWriteDeadline(t)

@@ -29,7 +29,7 @@ func NewHandler(sockets *socket.Server, accept func(net.Conn) bool) *Handler {
 // ServeHTTP answers what is not a handshake with the reason.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	in, out := net.Pipe()
-	c := &serverConn{in: in, writing: make(turn, 1)}
+	c := &serverConn{reader: reader{in: in}, writing: make(turn, 1)}
 	if p, ok := peer.FromContext(r.Context()); ok {
 		c.local, c.remote = p.LocalAddr, p.Addr
 	}
@@ -43,6 +43,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			ws.CloseWith(socket.CloseGoingAway, "server is shutting down")
 			return
 		}
-		run(ws, out)
+		c.run(out)
 	}, Subprotocol)
 }

@@ -1,18 +1,19 @@
 // Drives a real Chromium against three running servers, given by their ports:
 //
-//   node check.mjs ONEPORT APP OPEN
+//   node check.mjs ONEPORT APP OPEN WASM
 //
 // ONEPORT is the command's; APP and OPEN are those of the program in server/, of which
 // the second allows http://127.0.0.1:APP and https://127.0.0.1:APP. All serve TLS and
-// cleartext. Everything is done twice, from pages over http and over https, as a web
-// application would.
+// cleartext. WASM is a directory with client.wasm and Go's wasm_exec.js. Everything is
+// done twice, from pages over http and over https, as a web application would.
 import { isDeepStrictEqual } from 'node:util';
 import { chromium } from 'playwright-core';
 import { checkClients } from './clients.mjs';
+import { checkWasm } from './wasm.mjs';
 
-const [port, appPort, openPort] = process.argv.slice(2);
-if (!openPort) {
-  console.error('usage: node check.mjs ONEPORT APP OPEN');
+const [port, appPort, openPort, wasm] = process.argv.slice(2);
+if (!wasm) {
+  console.error('usage: node check.mjs ONEPORT APP OPEN WASM');
   process.exit(2);
 }
 
@@ -156,6 +157,7 @@ async function road(http, ws, version) {
 
   await check(`${ws}: unknown method`, [1006, '404'], () => refusal(page, `${echo}/Nothing`));
   await page.close();
+  await checkWasm(context, check, http, ws, wasm);
 }
 
 async function foreign() {
@@ -166,7 +168,7 @@ async function foreign() {
   await page.goto(`http://127.0.0.1:${port}/healthz`);
   await check('own origin by address', ['hello'],
     async () => (await talk(page, `ws://127.0.0.1:${port}/ws`, ['hello', null, { close: 1000 }])).answers);
-  for (const path of ['/ws', '/grpc-ws']) {
+  for (const path of ['/ws', '/grpc-ws', '/grpc-ws-tunnel']) {
     await check(`foreign host, ${path}`, [1006, '403'], () => refusal(page, `ws://localhost:${port}${path}`));
     await check(`foreign scheme, ${path}`, [1006, '403'], () => refusal(page, `wss://127.0.0.1:${port}${path}`));
   }
