@@ -77,7 +77,7 @@ var (
 		Empty:      []string{"close 1007"},
 		NotJSON:    "close 1007",
 		MaxBytes:   conformanceLimit + 65536,
-		MaxContent: conformanceLimit - 100,
+		MaxContent: conformanceLimit - len(`{"message":""}`),
 		MaxFrames:  maxFrames,
 	}
 	manyCallsBinary = sockettest.Endpoint{
@@ -94,7 +94,7 @@ var (
 		},
 		Empty:      binaries(helloFrame), // and nothing more to say
 		MaxBytes:   conformanceLimit + 65536,
-		MaxContent: conformanceLimit - 100,
+		MaxContent: conformanceLimit - 4, // tag and length,
 		MaxFrames:  maxFrames,
 	}
 	helloFrame = field(9, number(1, 65536)+number(2, conformanceLimit)+number(3, 100))

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"oneport/mux/internal/socket/sockettest"
 )
 
 // copying is a handler that copies to a pipe, of which it returns the other end, and the
@@ -33,7 +35,7 @@ func TestCopy(t *testing.T) {
 		go func() {
 			c.send(binaryF("a"))
 			c.send(binaryF(""))
-			c.send(fragments(opBinary, "b", "", "c"))
+			c.send(sockettest.Fragments(opBinary, "b", "", "c"))
 			c.send(frame(opBinary, "d"))
 			c.send(ping("life"))
 			c.send(frame(fin, large))
@@ -81,7 +83,7 @@ func TestCopyRefuses(t *testing.T) {
 	}{
 		{"a message of the limit", [][]byte{binaryF("12345678"), closing(1000, "")}, 8, "close 1000"},
 		{"one above", [][]byte{binaryF("123456789")}, 0, "close 1009"},
-		{"one above, in frames", [][]byte{fragments(opBinary, "12345678", "9")}, 8, "close 1009"},
+		{"one above, in frames", [][]byte{sockettest.Fragments(opBinary, "12345678", "9")}, 8, "close 1009"},
 		{"many of the limit", [][]byte{binaryF("12345678"), binaryF("12345678"), closing(1000, "")}, 16, "close 1000"},
 		{"text", [][]byte{binaryF("1"), text("2"), binaryF("3")}, 1, "close 1003"},
 		{"not WebSocket", [][]byte{binaryF("1"), []byte("\xf1\x80\x00\x00\x00\x00")}, 1, "close 1002"},
