@@ -1,8 +1,9 @@
 // Package mux serves one gRPC service to every kind of client on one TCP port.
 //
 // A service registered once answers native gRPC (grpc-go's own transport),
-// Connect, gRPC-Web, gRPC over WebSocket, and a client in the same process, beside
-// the plain HTTP handlers of the program; all of it in cleartext and TLS.
+// Connect, gRPC-Web, gRPC over WebSocket and native gRPC through it, and a client in
+// the same process, beside the plain HTTP handlers of the program; all of it in
+// cleartext and TLS.
 //
 //	s := mux.NewServer()
 //	helloworld.RegisterGreeterServer(s, greeter)
@@ -19,6 +20,9 @@
 // protocol.go, since kept-alive and pooled connections mix them. Only a connection
 // that began with native gRPC carries nothing else, unless [WithSharedHTTP2] gives
 // it to an HTTP server as well.
+//
+// A WebSocket may be a connection itself (package tunnel): it goes to a split of its
+// own, which carries calls only.
 //
 // # How a request finds its method
 //
