@@ -8,33 +8,49 @@ import (
 	"time"
 )
 
-// between are the HTTP/1 connections that stand between two requests. net/http
-// closes those at a shutdown, also one whose next request it has just read: the
-// handler then runs, and its answer is lost. Here they are only read no further,
-// so that a request that has been read is answered.
+// between are the HTTP/1 connections that stand between two requests, or whose next
+// request has been read and its handler has not begun. net/http closes the first at a
+// shutdown and drops the request of the others without an answer, on a connection that is
+// new as well. Here the first are only read no further, and the others waited for.
 type between struct {
 	mu         sync.Mutex
-	conns      map[net.Conn]struct{} // guarded by mu
-	dismissing bool                  // guarded by mu
+	conns      map[net.Conn]http.ConnState // StateIdle or StateActive; guarded by mu
+	dismissing bool                        // guarded by mu
 }
 
 // note is called for every change of the state of c.
 func (b *between) note(c net.Conn, state http.ConnState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if state != http.StateIdle {
-		if _, idle := b.conns[c]; idle && b.dismissing && state == http.StateActive {
+	switch state {
+	case http.StateActive:
+		if b.dismissing && b.conns[c] == http.StateIdle {
 			// Its request was quicker; the deadline would look to net/http
 			// as if the client had gone meanwhile.
 			c.SetReadDeadline(time.Time{})
 		}
+	case http.StateIdle:
+	default:
 		delete(b.conns, c)
 		return
 	}
 	if b.conns == nil {
-		b.conns = make(map[net.Conn]struct{})
+		b.conns = make(map[net.Conn]http.ConnState)
 	}
-	b.conns[c] = struct{}{}
+	b.conns[c] = state
+}
+
+// connKey is where the requests of HTTP/1 have their connection.
+type connKey struct{}
+
+// handler is next, and notes that it has begun.
+func (b *between) handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b.mu.Lock()
+		delete(b.conns, r.Context().Value(connKey{}).(net.Conn))
+		b.mu.Unlock()
+		next.ServeHTTP(w, r)
+	})
 }
 
 // dismiss ends the connections, and returns when there are none or ctx has ended.
@@ -45,8 +61,10 @@ func (b *between) dismiss(ctx context.Context) {
 		b.mu.Lock()
 		b.dismissing = true
 		n := len(b.conns)
-		for c := range b.conns {
-			c.SetReadDeadline(past)
+		for c, state := range b.conns {
+			if state == http.StateIdle {
+				c.SetReadDeadline(past)
+			}
 		}
 		b.mu.Unlock()
 		if n == 0 {

@@ -46,9 +46,15 @@ func (s *Server) connContext(ctx context.Context, c net.Conn) context.Context {
 	return s.conns.begin(peer.NewContext(ctx, connectionPeer(c)), c)
 }
 
-// connState notes when an http.Server takes a connection into its books, and when it
-// strikes it out. Those that count for HTTP/2 have it once it is active: net/http would
-// not tell one that is new of a shutdown, and would wait for it.
+// http1Context is connContext with the connection itself.
+func (s *Server) http1Context(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(s.connContext(ctx, c), connKey{}, c)
+}
+
+// connState notes when an http.Server has something to do with a connection, and when it
+// strikes it out of its books. A connection that is new does not count: of HTTP/2, as
+// net/http would not tell it of a shutdown and would wait for it; of HTTP/1, as net/http
+// would read its request and drop it.
 func (s *Server) connState(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateActive:
@@ -59,12 +65,9 @@ func (s *Server) connState(c net.Conn, state http.ConnState) {
 	}
 }
 
-// http1State is connState for HTTP/1, where a connection counts from the first.
+// http1State is connState for HTTP/1.
 func (s *Server) http1State(c net.Conn, state http.ConnState) {
-	if state == http.StateNew {
-		s.arriving.end(c)
-	}
-	s.between.note(c, state)
+	s.between.note(c, state) // first, as it takes over from arriving
 	s.connState(c, state)
 }
 

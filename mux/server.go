@@ -193,6 +193,8 @@ func (s *Server) build() {
 	s.tunneled = s.newHTTPServer(http.HandlerFunc(s.serveTunneled), http2IdleTimeout)
 	for _, hs := range []*http.Server{s.http1, s.upgrades, s.redirects} {
 		hs.ConnState = s.http1State
+		hs.ConnContext = s.http1Context
+		hs.Handler = s.between.handler(hs.Handler)
 	}
 }
 
