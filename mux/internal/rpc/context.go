@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,10 +22,15 @@ type callContext struct {
 	deadline time.Time // the earlier one of the parent's and the call's; zero: none
 	own      bool      // it is the call's
 
-	mu     sync.Mutex
-	inner  context.Context // nil until it is needed; guarded by mu
+	inner atomic.Pointer[innerContext] // nil until it is needed
+
+	mu  sync.Mutex // of the change of inner
+	err error      // why the context has ended before there was an inner; guarded by mu
+}
+
+type innerContext struct {
+	context.Context
 	cancel context.CancelFunc
-	err    error // why the context has ended before there was an inner; guarded by mu
 }
 
 var _ context.Context = (*callContext)(nil)
@@ -44,10 +50,13 @@ func (c *callContext) Deadline() (time.Time, bool) { return c.deadline, !c.deadl
 func (c *callContext) Done() <-chan struct{} { return c.real().Done() }
 
 func (c *callContext) Err() error {
+	if inner := c.inner.Load(); inner != nil {
+		return inner.Err()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.inner != nil {
-		return c.inner.Err()
+	if inner := c.inner.Load(); inner != nil {
+		return inner.Err()
 	}
 	return c.errLocked()
 }
@@ -80,8 +89,8 @@ func (c *callContext) Value(key any) any {
 func (c *callContext) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.inner != nil {
-		c.cancel()
+	if inner := c.inner.Load(); inner != nil {
+		inner.cancel()
 	} else if c.errLocked() == nil {
 		c.err = context.Canceled
 	}
@@ -89,21 +98,26 @@ func (c *callContext) end() {
 
 // real returns inner, which has ended if the context has, with the same error.
 func (c *callContext) real() context.Context {
+	if inner := c.inner.Load(); inner != nil {
+		return inner.Context
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.inner != nil {
-		return c.inner
+	if inner := c.inner.Load(); inner != nil {
+		return inner.Context
 	}
-	switch err := c.errLocked(); {
-	case err == context.Canceled:
-		c.inner, c.cancel = context.WithCancel(c.parent)
-		c.cancel()
-	case c.own:
-		c.inner, c.cancel = context.WithDeadline(c.parent, c.deadline)
-	default:
-		c.inner, c.cancel = context.WithCancel(c.parent)
+	inner := new(innerContext)
+	err := c.errLocked()
+	if c.own && err != context.Canceled {
+		inner.Context, inner.cancel = context.WithDeadline(c.parent, c.deadline)
+	} else {
+		inner.Context, inner.cancel = context.WithCancel(c.parent)
 	}
-	return c.inner
+	if err == context.Canceled {
+		inner.cancel()
+	}
+	c.inner.Store(inner)
+	return inner.Context
 }
 
 // The keys are not exported, but the functions that look for them tell them to every
