@@ -239,7 +239,7 @@ func TestSocketDialErrors(t *testing.T) {
 			url, want string
 			opts      wsrpc.DialOptions
 		}{
-			{"http://oneport.test", "neither ws nor wss", wsrpc.DialOptions{}},
+			{"http://oneport.test", "use ws", wsrpc.DialOptions{}},
 			{"ws://oneport.test/nothing", "404", wsrpc.DialOptions{}},
 			{"ws://oneport.test/ws", "does not speak grpc-ws.v1", wsrpc.DialOptions{}},
 			{"ws://oneport.test", "use wss", wsrpc.DialOptions{PerRPCCredentials: token{}}},

@@ -17,15 +17,15 @@ import (
 // DialOptions are the options of Dial. Zero means the default of each. In a browser
 // none can be set: it makes the connection, by rules of its own.
 type DialOptions struct {
-	// TLSConfig is for wss URLs. Nil means the defaults of crypto/tls. ALPN is left
-	// to it: a WebSocket needs HTTP/1.1.
+	// TLSConfig is for wss URLs. Nil means the defaults of crypto/tls. NextProtos of
+	// it do not count: a WebSocket needs HTTP/1.1.
 	TLSConfig *tls.Config
 
 	// Header is sent with the handshake.
 	Header http.Header
 
 	// NetDialContext makes the connection. Nil means one of package net. No proxy is
-	// asked.
+	// asked, and no redirect followed.
 	NetDialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 

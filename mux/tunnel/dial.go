@@ -21,6 +21,8 @@ import (
 func dial(ctx context.Context, u *url.URL, opts DialOptions) (net.Conn, error) {
 	ws, err := socket.Dial(ctx, u, socket.DialConfig{
 		Subprotocol:    Subprotocol,
+		Path:           Path,
+		MaxFrames:      maxFrames,
 		TLSConfig:      opts.TLSConfig,
 		Header:         opts.Header,
 		NetDialContext: opts.NetDialContext,
@@ -30,6 +32,7 @@ func dial(ctx context.Context, u *url.URL, opts DialOptions) (net.Conn, error) {
 	}
 	in, out := net.Pipe()
 	c := &clientConn{reader: reader{in: in}, ws: ws, nc: ws.NetConn(), done: make(chan struct{}), writing: make(turn, 1)}
+	ws.Begin(nil, c.wrong)
 	ws.SetReadLimit(maxMessage)
 	ws.SetPingHandler(c.pinged)
 	ws.SetCloseHandler(c.closed)
@@ -43,9 +46,9 @@ func dial(ctx context.Context, u *url.URL, opts DialOptions) (net.Conn, error) {
 // clientConn is a tunnel as its client sees it.
 type clientConn struct {
 	reader
-	ws   *websocket.Conn // read by run, written to past it
-	nc   net.Conn        // under ws
-	done chan struct{}   // closed when run has returned
+	ws   *socket.ClientConn // read by run
+	nc   net.Conn           // what ws writes to
+	done chan struct{}      // closed when run has returned
 
 	closing sync.Once // of Close
 	ending  sync.Once // of expire
@@ -79,7 +82,7 @@ func (c *clientConn) run(out net.Conn) {
 	// once, with what it has sent unread, it could be reset before.
 	c.expire()
 	io.Copy(io.Discard, c.nc)
-	c.nc.Close()
+	c.ws.Kill()
 }
 
 // expire ends the connection in a moment, whatever the server does.
@@ -137,6 +140,10 @@ func (c *clientConn) closed(code int, _ string) error {
 	c.last(code)
 	return nil
 }
+
+// wrong is called in run with the close frame to send for what is not WebSocket, or too
+// much.
+func (c *clientConn) wrong(code int, _ string) { c.last(code) }
 
 // last sends a close frame, after which there is no other.
 func (c *clientConn) last(code int) {

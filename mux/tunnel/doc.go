@@ -48,6 +48,7 @@ const (
 	Subprotocol = "grpc-ws-tunnel.v1"
 
 	maxMessage = 1 << 20  // bytes of a message that is received
+	maxFrames  = 1024     // of one
 	maxWrite   = 32 << 10 // and of one that is sent, as many as grpc-go writes at once
 )
 

@@ -264,7 +264,7 @@ func TestDialRefuses(t *testing.T) {
 	pages := httptest.NewServer(http.NotFoundHandler())
 	defer pages.Close()
 	for url, want := range map[string]string{
-		"http://localhost":                               `tunnel: dial: the scheme of "http://localhost" is neither ws nor wss`,
+		"http://localhost":                               "tunnel: dial: the scheme is http: use ws",
 		"ws" + strings.TrimPrefix(echo.URL, "http"):      "tunnel: dial: the server does not speak grpc-ws-tunnel.v1",
 		"ws" + strings.TrimPrefix(pages.URL, "http"):     `tunnel: dial: the server answered "404 Not Found": "404 page not found\n"`,
 		"ws://" + strings.Repeat("x", 1000) + ".invalid": "tunnel: dial: ",

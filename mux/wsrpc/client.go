@@ -1,10 +1,12 @@
 package wsrpc
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -24,15 +26,15 @@ import (
 
 // DialOptions are the options of a ClientConn. Zero means the default of each.
 type DialOptions struct {
-	// TLSConfig is for wss URLs. Nil means the defaults of crypto/tls. ALPN is left
-	// to it: a WebSocket needs HTTP/1.1.
+	// TLSConfig is for wss URLs. Nil means the defaults of crypto/tls. NextProtos of
+	// it do not count: a WebSocket needs HTTP/1.1.
 	TLSConfig *tls.Config
 
 	// Header is sent with each handshake, and is metadata of every call.
 	Header http.Header
 
 	// NetDialContext makes the connections. Nil means those of package net. No proxy
-	// is asked.
+	// is asked, and no redirect followed.
 	NetDialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// PerRPCCredentials adds metadata to each call, before that of the call option
@@ -48,16 +50,18 @@ type DialOptions struct {
 	Window uint32
 
 	// MaxMessageBytes is the size of the largest answer taken, in the encoding of
-	// the frames. Zero means 4 MiB. The call option grpc.MaxCallRecvMsgSize can lower
-	// it for a call, and not raise it.
+	// the frames, at most 2^31-1. Zero means 4 MiB. The call option
+	// grpc.MaxCallRecvMsgSize can lower it for a call, and not raise it.
 	MaxMessageBytes int
 
 	// Keepalive finds out that the server is gone without a word.
 	Keepalive Keepalive
 
-	// Backoff is the time between attempts to connect again. The first comes at
-	// once, unless the connection was lost before BaseDelay had passed; the delays
-	// are counted from the failure before. Zero means backoff.DefaultConfig.
+	// Backoff is the time between attempts to connect again; the delays are counted
+	// from the failure before. The first comes at once, unless the connection was
+	// lost before BaseDelay had passed, or by a close code that may come again
+	// (PROTOCOL.md, section 6). Zero means backoff.DefaultConfig, also in a field
+	// but Jitter.
 	Backoff backoff.Config
 }
 
@@ -68,13 +72,15 @@ type Keepalive struct {
 	Interval time.Duration
 
 	// Timeout is how long nothing may be heard after that until the connection is
-	// given up. Zero means 20 seconds.
+	// given up. Zero means 20 seconds. Bytes of a message that comes slowly are
+	// heard; so is it when the server takes bytes of one that goes out.
 	Timeout time.Duration
 }
 
 const (
 	defaultWindow     = 65536   // PROTOCOL.md, section 4
 	defaultMaxMessage = 4 << 20 // section 5, and as in grpc-go
+	maxClientFrames   = 1024    // of WebSocket, in one message
 
 	// clientConnectTimeout bounds one attempt to connect again, and
 	// clientCloseTimeout how long the end of a socket may take.
@@ -85,10 +91,11 @@ const (
 // ClientConn makes calls over one WebSocket, and connects again when that ends. It
 // is safe for concurrent use.
 //
-// A call fails with UNAVAILABLE while there is no connection, unless it is made with
-// grpc.WaitForReady. Calls in flight when a socket ends fail with the status of the
-// table in PROTOCOL.md, section 6; after a goAway those that had not begun fail with
-// UNAVAILABLE at once. None is repeated.
+// A call waits for the first attempt to connect again. When that has failed, calls fail
+// with UNAVAILABLE until another does not, but those made with grpc.WaitForReady. Calls
+// in flight when a socket ends fail with the status of the table in PROTOCOL.md, section
+// 6; after a goAway those that had not begun fail with UNAVAILABLE at once, and the text
+// says that they may be made again. None is repeated.
 //
 // Call options about codecs, compression and the authority mean nothing here and are
 // passed over.
@@ -107,6 +114,7 @@ type ClientConn struct {
 	current  *clientSocket              // that new calls go to, nil unless state is READY; guarded by mu
 	sockets  map[*clientSocket]struct{} // all whose readers run; guarded by mu
 	failures int                        // attempts to connect that have failed in a row; guarded by mu
+	pause    time.Duration              // before the next attempt, at least; guarded by mu
 	lost     error                      // why there is no current socket; guarded by mu
 }
 
@@ -142,14 +150,15 @@ func Dial(ctx context.Context, rawURL string, opts *DialOptions) (*ClientConn, e
 }
 
 func (o *DialOptions) fill() error {
+	o.Header = o.Header.Clone()
 	if o.Window == 0 {
 		o.Window = defaultWindow
 	}
 	if o.MaxMessageBytes == 0 {
 		o.MaxMessageBytes = defaultMaxMessage
 	}
-	if o.MaxMessageBytes < 0 {
-		return errors.New("wsrpc: dial: MaxMessageBytes is negative")
+	if o.MaxMessageBytes < 0 || o.MaxMessageBytes > math.MaxInt32 {
+		return errors.New("wsrpc: dial: MaxMessageBytes is negative, or above 2^31-1")
 	}
 	if o.Window > maxCredit {
 		return errors.New("wsrpc: dial: Window is above 2^31-1")
@@ -160,8 +169,18 @@ func (o *DialOptions) fill() error {
 	if o.Keepalive.Timeout == 0 {
 		o.Keepalive.Timeout = 20 * time.Second
 	}
-	if o.Backoff == (backoff.Config{}) {
-		o.Backoff = backoff.DefaultConfig
+	if o.Keepalive.Timeout < 0 {
+		return errors.New("wsrpc: dial: Keepalive.Timeout is negative")
+	}
+	b := &o.Backoff
+	if *b == (backoff.Config{}) {
+		*b = backoff.DefaultConfig
+	}
+	b.BaseDelay = cmp.Or(b.BaseDelay, backoff.DefaultConfig.BaseDelay)
+	b.Multiplier = cmp.Or(b.Multiplier, backoff.DefaultConfig.Multiplier)
+	b.MaxDelay = cmp.Or(b.MaxDelay, backoff.DefaultConfig.MaxDelay)
+	if b.BaseDelay < 0 || b.MaxDelay < 0 || !(b.Multiplier >= 1) || !(b.Jitter >= 0 && b.Jitter <= 1) {
+		return errors.New("wsrpc: dial: Backoff has a negative delay, a Multiplier below 1 or a Jitter that is not in [0, 1]")
 	}
 	return nil
 }
@@ -170,6 +189,8 @@ func (o *DialOptions) fill() error {
 func (c *ClientConn) connect(ctx context.Context) (*clientSocket, error) {
 	ws, err := socket.Dial(ctx, c.url, socket.DialConfig{
 		Subprotocol:    Subprotocol,
+		Path:           Path,
+		MaxFrames:      maxClientFrames,
 		TLSConfig:      c.opts.TLSConfig,
 		Header:         c.opts.Header,
 		NetDialContext: c.opts.NetDialContext,
@@ -181,7 +202,7 @@ func (c *ClientConn) connect(ctx context.Context) (*clientSocket, error) {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
-		ws.NetConn().Close()
+		ws.Kill()
 		return nil, errClientClosed
 	}
 	c.sockets[s] = struct{}{}
@@ -192,7 +213,11 @@ func (c *ClientConn) connect(ctx context.Context) (*clientSocket, error) {
 	case <-s.ready:
 		return s, nil
 	case <-s.over:
-		return nil, s.ended
+		err, code := s.why()
+		c.mu.Lock()
+		c.pause = pauseAfter(code)
+		c.mu.Unlock()
+		return nil, err
 	case <-ctx.Done():
 		s.end(0, status.FromContextError(ctx.Err()).Err())
 		return nil, fmt.Errorf("no hello came from the server: %w", ctx.Err())
@@ -222,11 +247,17 @@ func (c *ClientConn) left(s *clientSocket) {
 		return
 	}
 	c.current = nil
-	c.lost = s.why()
-	c.failures++
-	if time.Since(s.born) >= c.opts.Backoff.BaseDelay {
+	var code int
+	c.lost, code = s.why()
+	switch young := time.Since(s.born) < c.opts.Backoff.BaseDelay; {
+	case young:
+		c.failures++
+	case mayRepeat(code):
+		c.failures = 1
+	default:
 		c.failures = 0
 	}
+	c.pause = pauseAfter(code)
 	c.setStateLocked(connectivity.Connecting)
 	c.work.Go(c.reconnect)
 }
@@ -236,41 +267,6 @@ func (c *ClientConn) gone(s *clientSocket) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.sockets, s)
-}
-
-// reconnect makes the next socket. It is started by left, and ended by success or
-// Close.
-func (c *ClientConn) reconnect() {
-	for {
-		c.mu.Lock()
-		failures := c.failures
-		c.mu.Unlock()
-		if failures > 0 {
-			c.setState(connectivity.TransientFailure)
-			t := time.NewTimer(backoffDelay(c.opts.Backoff, failures))
-			select {
-			case <-t.C:
-			case <-c.ctx.Done():
-				t.Stop()
-				return
-			}
-			c.setState(connectivity.Connecting)
-		}
-		ctx, cancel := context.WithTimeout(c.ctx, clientConnectTimeout)
-		s, err := c.connect(ctx)
-		cancel()
-		if err == nil {
-			c.install(s)
-			return
-		}
-		if c.ctx.Err() != nil {
-			return
-		}
-		c.mu.Lock()
-		c.failures++
-		c.lost = err
-		c.mu.Unlock()
-	}
 }
 
 var errClientClosed = status.Error(codes.Canceled, "wsrpc: the client connection is closing")
@@ -304,13 +300,14 @@ func (c *ClientConn) pick(ctx context.Context, wait bool) (*clientSocket, error)
 	for {
 		c.mu.Lock()
 		s, closed, lost, changed := c.current, c.closed, c.lost, c.changed
+		failed := c.failures > 0
 		c.mu.Unlock()
 		switch {
 		case closed:
 			return nil, errClientClosed
 		case s != nil:
 			return s, nil
-		case !wait:
+		case !wait && failed:
 			return nil, status.Errorf(codes.Unavailable, "wsrpc: not connected: %.200v", lost)
 		}
 		select {

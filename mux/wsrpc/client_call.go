@@ -87,7 +87,7 @@ func (c *ClientConn) begin(ctx context.Context, desc *grpc.StreamDesc, method st
 		if limit := int(min(s.hello.maxMessage, math.MaxInt32)); len(f.message) > limit {
 			return nil, errSendTooLarge(len(f.message), limit)
 		}
-		f.open = &openFrame{method: method, metadata: md, timeoutMS: timeoutMS(ctx)}
+		f.open = &openFrame{method: method, metadata: md}
 		call := newClientCall(ctx, s, desc, o, only != nil)
 		err = s.open(ctx, call, f)
 		if err == nil {

@@ -16,7 +16,8 @@ import (
 // write.
 type clientQueue struct {
 	conn   net.Conn
-	failed func(error) // called when a write has failed; must call abandon
+	wrote  func()      // called when the server has taken a part of what is written
+	failed func(error) // called when a write has failed, after abandon
 
 	flushing sync.WaitGroup
 
@@ -37,7 +38,8 @@ const (
 	// clientQueuePongs may wait for a server that sends pings and reads nothing.
 	clientQueuePongs = 1024
 
-	// clientWriteTimeout bounds each write: a server reads, whatever its calls do.
+	// clientWriteTimeout bounds each write, of clientQueueBytes at most: a server
+	// reads, whatever its calls do.
 	clientWriteTimeout = 20 * time.Second
 )
 
@@ -122,10 +124,18 @@ func (q *clientQueue) closeLocked() {
 func (q *clientQueue) settle() { q.flushing.Wait() }
 
 func (q *clientQueue) pushLocked(f *frame, text bool) error {
+	opcode, kind := byte(websocket.BinaryMessage), socket.Binary
 	if text {
-		return q.frame(websocket.TextMessage, f.appendJSON)
+		opcode, kind = websocket.TextMessage, socket.Text
 	}
-	return q.frame(websocket.BinaryMessage, func(b []byte) ([]byte, error) { return f.appendBinary(b), nil })
+	return q.frame(opcode, func(b []byte) ([]byte, error) {
+		start := len(b)
+		b, err := f.append(b, kind)
+		if err == nil && len(b)-start-len(f.message) > frameRoom {
+			err = errTooMuch
+		}
+		return b, err
+	})
 }
 
 // frame appends a WebSocket frame with the payload that add appends, and sees to it
@@ -161,14 +171,9 @@ func (q *clientQueue) flush() {
 		q.buf, q.spare = q.spare[:0], nil
 		q.pongs = 0
 		q.freeLocked()
-		timeout := clientWriteTimeout
-		if q.closed {
-			timeout = clientCloseTimeout
-		}
-		q.conn.SetWriteDeadline(time.Now().Add(timeout))
 		q.mu.Unlock()
-		_, err := q.conn.Write(out)
-		if err != nil {
+		if err := q.write(out); err != nil {
+			q.abandon()
 			q.failed(err)
 		}
 		q.mu.Lock()
@@ -176,6 +181,31 @@ func (q *clientQueue) flush() {
 			q.spare = out
 		}
 		q.mu.Unlock()
+	}
+}
+
+// write writes all of p, in parts that each have their time.
+func (q *clientQueue) write(p []byte) error {
+	for {
+		n := min(len(p), clientQueueBytes)
+		q.deadline()
+		if _, err := q.conn.Write(p[:n]); err != nil {
+			return err
+		}
+		if p = p[n:]; len(p) == 0 {
+			return nil
+		}
+		q.wrote()
+	}
+}
+
+// deadline gives the next write its time; once the close frame waits, that has been
+// given to all.
+func (q *clientQueue) deadline() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed {
+		q.conn.SetWriteDeadline(time.Now().Add(clientWriteTimeout))
 	}
 }
 

@@ -1,29 +1,33 @@
 package wsrpc
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"oneport/mux/internal/socket"
 )
 
 // clientSocket is one WebSocket of a ClientConn and the calls on it. One goroutine
 // reads, as long as the socket lives; flush writes.
 type clientSocket struct {
 	conn *ClientConn
-	ws   *websocket.Conn // read by one goroutine, written to past it
+	ws   *socket.ClientConn // read by one goroutine
 	peer *peer.Peer
 	born time.Time
 
@@ -42,43 +46,43 @@ type clientSocket struct {
 	last     uint32 // number of the last call; guarded by mu
 	draining error  // why no new calls are taken; set before leaving is closed
 	ended    error  // the status of calls at the end; set before over is closed
+	code     int    // the close code of the end, 0 if there is none; set before over is closed
 
-	heard     time.Time   // when the last message came; guarded by mu
-	pinged    time.Time   // when the last ping was sent; guarded by mu
-	keepalive *time.Timer // nil if there are no pings
+	heard     atomic.Int64 // time since born when something came, in ns
+	pinged    int64        // likewise when the last ping was sent, or zero; guarded by mu
+	keepalive *time.Timer  // nil if there are no pings
 }
 
-// clientReadSlack is what a WebSocket message of the server may have beside a message
-// of a call.
-const clientReadSlack = 64 << 10
-
-func newClientSocket(c *ClientConn, ws *websocket.Conn) *clientSocket {
-	now := time.Now()
+func newClientSocket(c *ClientConn, ws *socket.ClientConn) *clientSocket {
 	s := &clientSocket{
-		conn: c, ws: ws, born: now, heard: now,
+		conn: c, ws: ws, born: time.Now(),
 		ready: make(chan struct{}), leaving: make(chan struct{}), over: make(chan struct{}),
 		calls: make(map[uint32]*clientCall),
 	}
+	ws.Begin(s.touch, s.wrong)
 	nc := ws.NetConn()
 	s.peer = &peer.Peer{Addr: nc.RemoteAddr(), LocalAddr: nc.LocalAddr()}
-	if t, ok := nc.(tlsConn); ok {
+	if t, ok := nc.(*tls.Conn); ok {
 		s.peer.AuthInfo = credentials.TLSInfo{
 			State:          t.ConnectionState(),
 			CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 		}
 	}
-	s.out = clientQueue{conn: nc, failed: func(err error) {
+	s.out = clientQueue{conn: nc, wrote: s.touch, failed: func(err error) {
 		s.end(0, status.Errorf(codes.Unavailable, "wsrpc: write: %v", err))
 	}}
-	ws.SetReadLimit(int64(c.opts.MaxMessageBytes) + clientReadSlack)
+	ws.SetReadLimit(int64(c.opts.MaxMessageBytes) + frameRoom)
 	ws.SetPingHandler(func(data string) error { return s.answered(s.out.rawPong(data)) })
 	ws.SetCloseHandler(s.closed)
 	return s
 }
 
+// touch notes that the server lives.
+func (s *clientSocket) touch() { s.heard.Store(int64(time.Since(s.born))) }
+
 // greet says hello and begins with pings.
 func (s *clientSocket) greet() {
-	s.send(&frame{hello: &helloFrame{window: s.conn.opts.Window}})
+	s.send(&frame{hello: &helloFrame{window: s.conn.opts.Window, maxMessage: uint32(s.conn.opts.MaxMessageBytes)}})
 	if every := s.conn.opts.Keepalive.Interval; every > 0 {
 		s.mu.Lock()
 		if s.ended == nil {
@@ -102,14 +106,12 @@ func (s *clientSocket) answered(err error) error {
 // read is the goroutine of the socket. It ends when the connection is closed, at the
 // latest a moment after end.
 func (s *clientSocket) read() {
-	err := s.readFrames()
-	code, st := readStatus(err)
-	s.end(code, st)
+	s.end(readStatus(s.readFrames()))
 	s.out.settle()
 	// The server is to read the close frame, and to close the connection. Closed at
 	// once, with what it has sent unread, it could be reset before.
 	io.Copy(io.Discard, s.ws.NetConn())
-	s.ws.NetConn().Close()
+	s.ws.Kill()
 	s.conn.gone(s)
 }
 
@@ -119,50 +121,73 @@ type breach struct {
 	text string
 }
 
-func (b *breach) Error() string { return "wsrpc: the server broke the protocol: " + b.text }
+func (b *breach) Error() string { return b.text }
 
-// readStatus is the code that end wants, and the status of calls.
+// status is that of calls.
+func (b *breach) status() error {
+	return status.Errorf(closeCodeStatus(b.code), "wsrpc: the server has broken the protocol (%d): %.200s", b.code, strings.ToValidUTF8(b.text, "?"))
+}
+
+// readStatus is what end is to be told of an error of readFrames.
 func readStatus(err error) (int, error) {
 	if b, ok := errors.AsType[*breach](err); ok {
-		return b.code, status.Error(codes.Internal, b.Error())
+		return b.code, b.status()
 	}
-	if err == websocket.ErrReadLimit { // gorilla has sent 1009
-		return alreadyClosed, closeCodeStatus(websocket.CloseMessageTooBig, "a WebSocket message of the server is too large")
-	}
-	if _, ok := errors.AsType[*websocket.CloseError](err); !ok && strings.HasPrefix(err.Error(), "websocket: ") {
-		// gorilla has no type for what is not WebSocket, and has sent 1002.
-		return alreadyClosed, closeCodeStatus(websocket.CloseProtocolError, err.Error())
+	if err == websocket.ErrReadLimit { // gorilla sends nothing if the sum of lengths overflows
+		return websocket.CloseMessageTooBig, errTooLargeFrame.status()
 	}
 	return 0, status.Errorf(codes.Unavailable, "wsrpc: read: %.200v", err)
 }
 
+var errTooLargeFrame = &breach{websocket.CloseMessageTooBig, "a WebSocket message is too large"}
+
+// wrong is called in read with the close frame to send for what is not WebSocket.
+func (s *clientSocket) wrong(code int, reason string) {
+	switch {
+	case code == websocket.CloseMessageTooBig:
+		s.end(code, errTooLargeFrame.status())
+	case reason == "bad close code 1014":
+		// gorilla's list of codes ends before 1014, Bad Gateway, which IANA
+		// has registered since.
+		s.closed(1014, "")
+	default:
+		s.end(code, (&breach{code, reason}).status())
+	}
+}
+
 // closed is called by gorilla in read, with the close frame of the server.
 func (s *clientSocket) closed(code int, reason string) error {
-	answer := code
+	st := status.Errorf(closeCodeStatus(code), "wsrpc: the server has closed the socket with %d: %.200s", code, strings.ToValidUTF8(reason, "?"))
 	if code == websocket.CloseNoStatusReceived {
-		answer = websocket.CloseNormalClosure
+		code = websocket.CloseNormalClosure
 	}
-	s.end(answer, closeCodeStatus(code, reason))
+	s.end(code, st)
 	return nil
 }
 
-// closeCodeStatus is the status of calls that are open when a socket ends (PROTOCOL.md,
-// section 6).
-func closeCodeStatus(code int, reason string) error {
-	c := codes.Unavailable
+// Close codes that are not RFC 6455's (PROTOCOL.md, section 6).
+const (
+	closeUnauthenticated  = 4401
+	closePermissionDenied = 4403
+)
+
+// closeCodeStatus is the status code of calls that are open when a socket ends
+// (PROTOCOL.md, section 6).
+func closeCodeStatus(code int) codes.Code {
 	switch code {
 	case websocket.CloseNormalClosure:
-		c = codes.Canceled
+		return codes.Canceled
 	case websocket.CloseProtocolError, websocket.CloseUnsupportedData, websocket.CloseInvalidFramePayloadData, websocket.CloseInternalServerErr:
-		c = codes.Internal
+		return codes.Internal
 	case websocket.ClosePolicyViolation, websocket.CloseMessageTooBig:
-		c = codes.ResourceExhausted
+		return codes.ResourceExhausted
+	case closeUnauthenticated:
+		return codes.Unauthenticated
+	case closePermissionDenied:
+		return codes.PermissionDenied
 	}
-	return status.Errorf(c, "wsrpc: the socket has ended with %d: %.200s", code, strings.ToValidUTF8(reason, "?"))
+	return codes.Unavailable
 }
-
-// alreadyClosed is for end: the close frame has gone out.
-const alreadyClosed = -1
 
 // end ends the socket and its calls with st, once. code is that of the close frame to
 // send; without one, 0, the connection is closed at once.
@@ -172,7 +197,7 @@ func (s *clientSocket) end(code int, st error) {
 		s.mu.Unlock()
 		return
 	}
-	s.ended = st
+	s.ended, s.code = st, code
 	calls := s.calls
 	s.calls = nil
 	if s.keepalive != nil {
@@ -180,17 +205,15 @@ func (s *clientSocket) end(code int, st error) {
 	}
 	s.leave(st)
 	close(s.over)
-	s.mu.Unlock()
-	if code > 0 {
+	// Before the reader, which finds the socket ended, waits for what is written.
+	if code != 0 {
 		s.out.last(websocket.FormatCloseMessage(code, ""))
+		s.ws.SetReadDeadline(time.Now().Add(clientCloseTimeout))
 	} else {
 		s.out.abandon()
+		s.ws.Kill()
 	}
-	if code != 0 {
-		s.ws.NetConn().SetReadDeadline(time.Now().Add(clientCloseTimeout))
-	} else {
-		s.ws.NetConn().Close()
-	}
+	s.mu.Unlock()
 	for _, c := range calls {
 		c.over(nil, st)
 	}
@@ -205,11 +228,12 @@ func (s *clientSocket) leave(why error) {
 	}
 }
 
-// why tells why no new calls are taken, once they are not.
-func (s *clientSocket) why() error {
+// why tells why no new calls are taken, once they are not, and the close code if that
+// is the end of the socket.
+func (s *clientSocket) why() (error, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.draining
+	return s.draining, s.code
 }
 
 // keepAlive is called by the timer.
@@ -220,14 +244,13 @@ func (s *clientSocket) keepAlive() {
 		s.mu.Unlock()
 		return
 	}
-	now := time.Now()
-	idle := now.Sub(s.heard)
-	if idle < o.Interval {
+	now, heard := int64(time.Since(s.born)), s.heard.Load()
+	if idle := time.Duration(now - heard); idle < o.Interval {
 		s.keepalive.Reset(o.Interval - idle)
 		s.mu.Unlock()
 		return
 	}
-	if s.pinged.After(s.heard) {
+	if s.pinged > heard {
 		s.mu.Unlock()
 		s.end(0, status.Errorf(codes.Unavailable, "wsrpc: the server has not answered a ping for %v", o.Timeout))
 		return
@@ -235,9 +258,12 @@ func (s *clientSocket) keepAlive() {
 	s.pinged = now
 	s.keepalive.Reset(o.Timeout)
 	s.mu.Unlock()
-	clock := uint64(now.UnixMilli())
+	clock := uint64(time.Now().UnixMilli())
 	s.send(&frame{ping: &clock})
 }
+
+// clientBuffers holds *bytes.Buffer for messages that are read.
+var clientBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 func (s *clientSocket) readFrames() error {
 	for {
@@ -245,25 +271,27 @@ func (s *clientSocket) readFrames() error {
 		if err != nil {
 			return err
 		}
-		b, err := io.ReadAll(r)
-		if err != nil {
+		buf := clientBuffers.Get().(*bytes.Buffer)
+		buf.Reset()
+		if _, err := buf.ReadFrom(r); err != nil {
 			return err
 		}
+		if kind == websocket.TextMessage && !utf8.Valid(buf.Bytes()) {
+			return &breach{websocket.CloseInvalidFramePayloadData, "text is not UTF-8"}
+		}
 		f := new(frame)
-		text := kind == websocket.TextMessage
-		if text {
-			err = f.parseJSON(b)
-		} else {
-			err = f.parseBinary(b)
+		if err := f.parse(socket.Kind(kind), buf.Bytes()); err != nil {
+			return &breach{parseCode(err), err.Error()}
 		}
-		if err != nil {
-			return &breach{websocket.CloseInvalidFramePayloadData, err.Error()}
-		}
-		// A small message must not keep much alive.
-		if len(b) > 2*len(f.message)+1024 && f.message != nil {
+		// What waits is to hold little more memory than it counts for.
+		keep := kind == websocket.BinaryMessage && f.message != nil && buf.Cap() <= 2*len(f.message)
+		if !keep && kind == websocket.BinaryMessage && f.message != nil {
 			f.message = append([]byte{}, f.message...)
 		}
-		if err := s.handle(f, text); err != nil {
+		if !keep && buf.Cap() <= clientQueueBytes {
+			clientBuffers.Put(buf)
+		}
+		if err := s.handle(f, kind == websocket.TextMessage); err != nil {
 			return err
 		}
 	}
@@ -273,7 +301,6 @@ func (s *clientSocket) readFrames() error {
 func (s *clientSocket) handle(f *frame, text bool) error {
 	ofCall := f.credit > 0 || f.header != nil || f.message != nil || f.end != nil
 	s.mu.Lock()
-	s.heard = time.Now()
 	last, c := s.last, s.calls[f.call]
 	s.mu.Unlock()
 	switch {
@@ -324,21 +351,34 @@ func (s *clientSocket) greeted(h helloFrame) {
 }
 
 func (s *clientSocket) goAway(g *goAwayFrame) {
-	st := status.Errorf(codes.Unavailable, "wsrpc: the server goes away: %.200s", strings.ToValidUTF8(g.reason, "?"))
-	var refused []*clientCall
+	reason := strings.ToValidUTF8(g.reason, "?")
+	refused := status.Errorf(codes.Unavailable, "wsrpc: the server goes away and has not begun the call, which may be made again: %.200s", reason)
+	var calls []*clientCall
 	s.mu.Lock()
-	s.leave(st)
+	s.leave(status.Errorf(codes.Unavailable, "wsrpc: the server goes away: %.200s", reason))
 	for number, c := range s.calls {
 		if number > g.lastCall {
-			refused = append(refused, c)
+			calls = append(calls, c)
 			s.removeLocked(c)
 		}
 	}
 	s.mu.Unlock()
-	for _, c := range refused {
-		c.over(nil, st)
+	for _, c := range calls {
+		c.over(nil, refused)
 	}
 	s.conn.left(s)
+	s.retire()
+}
+
+// retire ends a socket that takes no new calls once it has none. Were that left to the
+// server, one that only says goAway could make the client keep any number of sockets.
+func (s *clientSocket) retire() {
+	s.mu.Lock()
+	why, done := s.draining, s.draining != nil && len(s.calls) == 0
+	s.mu.Unlock()
+	if done {
+		s.end(websocket.CloseNormalClosure, why)
+	}
 }
 
 // errNotOpened is the outcome of an attempt to open a call on a socket that takes
@@ -376,11 +416,16 @@ func (s *clientSocket) open(ctx context.Context, c *clientCall, f *frame) error 
 		}
 		// The order of the frames is that of the numbers.
 		f.call = s.last + 1
+		f.open.timeoutMS = timeoutMS(ctx)
 		switch err := s.out.pushMessage(f, s.conn.opts.JSON); err {
 		case nil:
 		case errQueueFull:
 			s.mu.Unlock()
 			continue
+		case errTooMuch:
+			s.mu.Unlock()
+			<-s.slots
+			return status.Errorf(codes.ResourceExhausted, "wsrpc: metadata and method name: %v", err)
 		default:
 			s.mu.Unlock()
 			<-s.slots
@@ -427,27 +472,21 @@ func (s *clientSocket) sendMessage(c *clientCall, f *frame) error {
 	}
 }
 
-// remove forgets a call that is over, and tells the server if it does not know.
+// remove forgets a call that is over, and tells the server if it does not know: before
+// another call takes its place, or the server had more than it allows.
 func (s *clientSocket) remove(c *clientCall, cancel bool) {
 	s.mu.Lock()
-	removed := s.removeLocked(c)
-	s.mu.Unlock()
-	if removed && cancel {
+	if s.calls[c.number] == c && cancel {
 		s.send(&frame{call: c.number, cancel: true})
 	}
+	s.removeLocked(c)
+	s.mu.Unlock()
+	s.retire()
 }
 
-func (s *clientSocket) removeLocked(c *clientCall) bool {
-	if s.calls[c.number] != c {
-		return false
+func (s *clientSocket) removeLocked(c *clientCall) {
+	if s.calls[c.number] == c {
+		delete(s.calls, c.number)
+		<-s.slots
 	}
-	delete(s.calls, c.number)
-	<-s.slots
-	return true
-}
-
-// tlsConn is a *tls.Conn, or one that wraps it.
-type tlsConn interface {
-	net.Conn
-	ConnectionState() tls.ConnectionState
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
 )
@@ -50,6 +51,66 @@ func (c *ClientConn) setStateLocked(state connectivity.State) {
 	c.state = state
 	close(c.changed)
 	c.changed = make(chan struct{})
+}
+
+// reconnect makes the next socket. It is started by left, and ended by success or
+// Close.
+func (c *ClientConn) reconnect() {
+	for {
+		c.mu.Lock()
+		failures, pause := c.failures, c.pause
+		c.pause = 0
+		c.mu.Unlock()
+		if failures > 0 {
+			pause = max(pause, backoffDelay(c.opts.Backoff, failures))
+		}
+		if pause > 0 {
+			c.setState(connectivity.TransientFailure)
+			t := time.NewTimer(pause)
+			select {
+			case <-t.C:
+			case <-c.ctx.Done():
+				t.Stop()
+				return
+			}
+			c.setState(connectivity.Connecting)
+		}
+		ctx, cancel := context.WithTimeout(c.ctx, clientConnectTimeout)
+		s, err := c.connect(ctx)
+		cancel()
+		if err == nil {
+			c.install(s)
+			return
+		}
+		if c.ctx.Err() != nil {
+			return
+		}
+		c.mu.Lock()
+		c.failures++
+		c.lost = err
+		c.mu.Unlock()
+	}
+}
+
+// pauseAfter is the time until a server that has closed with this code is to be asked
+// again, at least.
+func pauseAfter(code int) time.Duration {
+	if code == websocket.CloseTryAgainLater {
+		return 5 * time.Second
+	}
+	return 0
+}
+
+// mayRepeat tells whether a socket that is opened at once may end by this close code
+// again: something is wrong with a peer, the network is not.
+func mayRepeat(code int) bool {
+	switch code {
+	case websocket.CloseProtocolError, websocket.CloseUnsupportedData, websocket.CloseInvalidFramePayloadData,
+		websocket.ClosePolicyViolation, websocket.CloseMessageTooBig, websocket.CloseInternalServerErr,
+		websocket.CloseTryAgainLater, closeUnauthenticated, closePermissionDenied:
+		return true
+	}
+	return false
 }
 
 // backoffDelay is the delay after so many failures, one or more.

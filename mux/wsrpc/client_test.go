@@ -7,7 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 	"google.golang.org/grpc/metadata"
@@ -24,7 +27,10 @@ type scripted struct {
 	silent bool               // says no hello
 	tls    *tls.Config        // for wss
 	refuse func() error       // if not nil, the outcome of attempts to connect
-	answer http.HandlerFunc   // if not nil, instead of a WebSocket
+	answer string             // if not empty, instead of a WebSocket's
+	extra  string             // further lines of the answer to the handshake
+	close  atomic.Int32       // if not 0, the close code instead of a hello
+	stall  chan struct{}      // if not nil, nothing is read after the client's hello until it is closed
 	peers  chan *scriptedPeer // those that have shaken hands and said hello
 	header chan http.Header   // of handshakes
 }
@@ -85,10 +91,11 @@ func (s *scripted) serve(conn net.Conn) {
 		return
 	}
 	s.header <- r.Header
-	if s.answer != nil {
-		io.WriteString(conn, "HTTP/1.1 403 Forbidden\r\nContent-Length: 5\r\n\r\nleave")
+	if s.answer != "" {
+		io.WriteString(conn, strings.ReplaceAll(s.answer, "\n", "\r\n"))
 		return
 	}
+	conn = &extraConn{conn, s.extra}
 	up := websocket.Upgrader{Subprotocols: []string{Subprotocol}, CheckOrigin: func(*http.Request) bool { return true }}
 	ws, err := up.Upgrade(hijacker{conn: conn, br: br}, r, nil)
 	if err != nil {
@@ -98,6 +105,9 @@ func (s *scripted) serve(conn net.Conn) {
 	defer close(p.frames)
 	first := true
 	for {
+		if !first && s.stall != nil {
+			<-s.stall
+		}
 		kind, b, err := ws.ReadMessage()
 		if err != nil {
 			code := websocket.CloseAbnormalClosure
@@ -108,8 +118,11 @@ func (s *scripted) serve(conn net.Conn) {
 			return
 		}
 		f := new(frame)
-		p.text = kind == websocket.TextMessage
-		if p.text {
+		text := kind == websocket.TextMessage
+		if first {
+			p.text = text
+		}
+		if text {
 			err = f.parseJSON(b)
 		} else {
 			err = f.parseBinary(b)
@@ -119,12 +132,33 @@ func (s *scripted) serve(conn net.Conn) {
 			return
 		}
 		p.frames <- f
+		if code := s.close.Load(); code != 0 {
+			ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(int(code), ""), time.Now().Add(time.Second))
+			continue
+		}
 		if first && !s.silent {
 			p.send(&frame{hello: &s.hello})
 			s.peers <- p
 		}
 		first = false
 	}
+}
+
+// extraConn puts lines into the first header that is written.
+type extraConn struct {
+	net.Conn
+	lines string
+}
+
+func (c *extraConn) Write(p []byte) (int, error) {
+	if c.lines == "" {
+		return c.Conn.Write(p)
+	}
+	head, body, _ := strings.Cut(string(p), "\r\n\r\n")
+	head += "\r\n" + c.lines
+	c.lines = ""
+	_, err := io.WriteString(c.Conn, head+"\r\n\r\n"+body)
+	return len(p), err
 }
 
 // scriptedPeer is the server's end of one socket.
