@@ -55,20 +55,28 @@ func (a *answer) set(kind socket.Kind, call uint32, m any) error {
 func (a *answer) size() int { return len(*a.buf) - answerRoom }
 
 // encode makes a frame of a and of f, which is of the same call and has no message. The
-// bytes are good until a is set or released.
-func (a *answer) encode(f *frame) ([]byte, error) {
-	whole := *f
+// bytes are good until a is set or released. It is errTooMuch if no client could read
+// the frame.
+func (a *answer) encode(f *frame) (b []byte, err error) {
+	whole, size := *f, 0
+	if a.buf != nil {
+		size = a.size()
+	}
 	switch {
 	case a.buf == nil:
-		return whole.append(nil, a.kind)
+		b, err = whole.append(nil, a.kind)
 	case a.kind == socket.Binary:
 		whole.call = 0 // which is in front of the message
 		*a.buf = whole.appendBinary(*a.buf)
-		return a.alone(), nil
+		b = a.alone()
 	default:
 		whole.message = (*a.buf)[answerRoom:]
-		return whole.appendJSON(nil)
+		b, err = whole.appendJSON(nil)
 	}
+	if err == nil && len(b)-size > frameRoom {
+		err = errTooMuch
+	}
+	return b, err
 }
 
 // alone makes a frame of a alone, which is one of protobuf.

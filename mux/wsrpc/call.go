@@ -27,6 +27,8 @@ type call struct {
 	in  requests
 	out credit
 
+	maxAnswer int // bytes of a message that the client takes
+
 	// The handler's side.
 	header  metadata.MD // to go with the next frame; nil if there is none
 	answer  answer      // the last; of a method that answers with one, to go with the end
@@ -126,12 +128,26 @@ func (c *call) finish(trailer metadata.MD, err error) {
 	}
 	defer c.answer.release()
 	c.end.set(err, trailer)
-	b, err := c.answer.encode(&frame{call: c.number, header: c.header, end: &c.end})
+	b, err := c.lastFrame()
 	if err != nil {
 		return // which only a message could cause, and that is encoded
 	}
 	// Should the socket have ended, its reader knows why.
 	_ = c.owner.conn.WriteHere(c.owner.conn.Context(), c.kind, b)
+}
+
+// errAnswerRoom is the outcome of a call whose answer no client could read.
+var errAnswerRoom = status.Errorf(codes.ResourceExhausted, "header, status and trailer: %v", errTooMuch)
+
+// lastFrame encodes the end of the call, with what goes with it.
+func (c *call) lastFrame() ([]byte, error) {
+	b, err := c.answer.encode(&frame{call: c.number, header: c.header, end: &c.end})
+	if err == errTooMuch {
+		c.answer.release()
+		c.end.set(errAnswerRoom, nil)
+		b, err = c.answer.encode(&frame{call: c.number, end: &c.end})
+	}
+	return b, err
 }
 
 // set makes e the last frame of a call with this outcome.
@@ -180,6 +196,9 @@ func (c *call) SendHeader(md metadata.MD) error {
 	if err != nil {
 		return status.Errorf(codes.Internal, "header cannot be encoded: %v", err)
 	}
+	if len(b) > frameRoom {
+		return errAnswerRoom
+	}
 	return c.send(c.known.Context(), b)
 }
 
@@ -196,6 +215,10 @@ func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
 		return 0, status.Errorf(codes.Internal, "answer cannot be encoded: %v", err)
 	}
 	size := c.answer.size()
+	if size > c.maxAnswer {
+		c.answer.release()
+		return 0, status.Errorf(codes.ResourceExhausted, "trying to send message larger than max (%d vs. %d)", size, c.maxAnswer)
+	}
 	c.out.spend(size)
 	if !c.method.ServerStreams {
 		return size, nil
@@ -207,6 +230,9 @@ func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
 		return size, c.send(ctx, c.answer.alone())
 	}
 	b, err := c.answer.encode(&frame{call: c.number, header: c.header})
+	if err == errTooMuch {
+		return 0, errAnswerRoom
+	}
 	if err != nil {
 		return 0, status.Errorf(codes.Internal, "answer cannot be encoded: %v", err)
 	}

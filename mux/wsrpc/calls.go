@@ -45,6 +45,7 @@ type multiplexer struct {
 	metadata  metadata.MD   // of the handshake and the client's last hello
 	refusal   error         // of calls, for metadata of the client's last hello
 	window    int64         // of the client
+	maxAnswer int           // likewise, in bytes of a message
 	last      uint32        // the last call that was opened
 	pings     *rate.Limiter // nil before the first
 	lastOpen  lastOpen
@@ -62,6 +63,7 @@ func newMultiplexer(c *socket.Conn, reg *rpc.Registry, handshake *handshake, b *
 		handshake: handshake,
 		metadata:  handshake.metadata,
 		window:    window,
+		maxAnswer: math.MaxInt,
 	}
 	s.lastOpen.room = len(s.metadata)
 	c.SetLimit(reg.MaxMessageBytes() + frameRoom)
@@ -177,6 +179,9 @@ func (s *multiplexer) hello(h *helloFrame) {
 	if h.window > 0 {
 		s.window = min(int64(h.window), maxCredit)
 	}
+	if h.maxMessage > 0 {
+		s.maxAnswer = int(min(h.maxMessage, math.MaxInt32))
+	}
 	if s.refusal = checkMetadata(h.metadata); s.refusal == nil {
 		s.metadata, s.refusal = rpc.OverlayMetadata(s.handshake.metadata, h.metadata)
 	}
@@ -199,7 +204,11 @@ func checkMetadata(md metadata.MD) error {
 // begin takes a call, or refuses it. It reports whether it has kept m.
 func (s *multiplexer) begin(f *frame, m *socket.Message) (kept bool) {
 	s.last = f.call
-	c := &call{owner: s, number: f.call, kind: m.Kind, out: credit{left: s.window}, in: requests{left: window}, answer: answer{kind: m.Kind}}
+	c := &call{
+		owner: s, number: f.call, kind: m.Kind,
+		in: requests{left: window}, out: credit{left: s.window}, maxAnswer: s.maxAnswer,
+		answer: answer{kind: m.Kind},
+	}
 	err := s.prepare(c, f.open)
 	if err != nil || f.cancel {
 		if s.crew.pass(f.call) == nil && !f.cancel {
@@ -221,9 +230,8 @@ func (s *multiplexer) begin(f *frame, m *socket.Message) (kept bool) {
 
 // refuse ends a call that has not begun.
 func (s *multiplexer) refuse(c *call, err error) {
-	var end endFrame
-	end.set(err, nil)
-	b, err := (&frame{call: c.number, end: &end}).append(nil, c.kind)
+	c.end.set(err, nil)
+	b, err := c.lastFrame()
 	if err != nil {
 		panic(fmt.Sprintf("wsrpc: frame without a message: %v", err)) // only messages can be wrong
 	}

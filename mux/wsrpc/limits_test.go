@@ -11,7 +11,9 @@ import (
 
 	"github.com/gorilla/websocket"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -219,4 +221,65 @@ func TestFrameRoom(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A client tells how large a message it takes. Were it sent a larger one, it would have
+// to end the socket of all calls.
+func TestMaxAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer := func(ctx context.Context, in *text) (*text, error) { return in, nil }
+		p := connect(t, &script{unary: answer, stream: func(ss grpc.ServerStream) error {
+			m := new(text)
+			if err := ss.RecvMsg(m); err != nil {
+				return err
+			}
+			return ss.SendMsg(m)
+		}}, nil)
+		defer p.close()
+		p.send(`{"hello":{"maxMessage":10},"call":1,"open":{"method":"t/Unary"},"message":"12345678"}`)
+		p.want(helloText, `{"call":1,"message":"12345678","end":{}}`)
+		const refused = `"end":{"code":8,"message":"trying to send message larger than max (11 vs. 10)"}}`
+		p.send(open(2, "Unary", `,"message":"123456789"`))
+		p.want(`{"call":2,` + refused)
+		p.send(open(3, "Server", `,"message":"123456789"`))
+		p.want(`{"call":3,` + refused)
+		p.send(`{"hello":{}}`, open(4, "Unary", `,"message":"123456789"`)) // not told anew
+		p.want(`{"call":4,` + refused)
+	})
+}
+
+// What an answer has beside its message is bounded as in a request: the client could not
+// read it, nor any other call after it.
+func TestAnswerRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var header, trailer metadata.MD
+		var outcome error
+		p := connect(t, &script{stream: func(ss grpc.ServerStream) error {
+			ss.SetTrailer(trailer)
+			if header != nil {
+				if err := ss.SendHeader(header); err != nil {
+					return err
+				}
+			}
+			return outcome
+		}}, nil)
+		defer p.close()
+		large := metadata.Pairs("k", strings.Repeat("v", frameRoom))
+		p.send(`{}`)
+		p.want(helloText)
+		const refused = `,"end":{"code":8,"message":"header, status and trailer: more than 65536 bytes beside the message"}}`
+		trailer = large
+		p.send(open(1, "Bidi", ""))
+		p.want(`{"call":1` + refused)
+		trailer, outcome = nil, status.Error(codes.NotFound, strings.Repeat("x", frameRoom))
+		p.send(open(2, "Bidi", ""))
+		p.want(`{"call":2` + refused)
+		header, outcome = large, nil
+		p.send(open(3, "Bidi", ""))
+		p.want(`{"call":3` + refused)
+		rest := len(`{"call":4,"header":{"metadata":{"k":[""]}}}`)
+		header = metadata.Pairs("k", strings.Repeat("v", frameRoom-rest))
+		p.send(open(4, "Bidi", ""))
+		p.want(`{"call":4,"header":{"metadata":{"k":["`+header["k"][0]+`"]}}}`, `{"call":4,"end":{}}`)
+	})
 }
