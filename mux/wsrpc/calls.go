@@ -66,7 +66,7 @@ func newMultiplexer(c *socket.Conn, reg *rpc.Registry, handshake *handshake, b *
 		maxAnswer: math.MaxInt,
 	}
 	s.lastOpen.room = len(s.metadata)
-	c.SetLimit(reg.MaxMessageBytes() + frameRoom)
+	c.SetLimit(min(reg.MaxMessageBytes(), math.MaxInt-frameRoom-1) + frameRoom)
 	c.Gather(s.crew.several)
 	return s
 }

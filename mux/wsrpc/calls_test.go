@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"slices"
@@ -293,4 +294,14 @@ func (c *client) wantEnd(call int, prefix string) {
 		}
 		return
 	}
+}
+
+// The largest limit there is means what it says.
+func TestMaxMessageBytesUnlimited(t *testing.T) {
+	c := startWith(t, rpc.Config{MaxMessageBytes: math.MaxInt}, services).calls()
+	c.text(`{}`)
+	c.wantText(`{"hello":{"window":65536,"maxMessage":4294967295,"maxCalls":100}}`)
+	text := strings.Repeat("x", 100_000)
+	c.text(`{"call":1,"open":{"method":"echo.v1.EchoService/Echo"},"message":{"message":"` + text + `"}}`)
+	c.wantText(`{"call":1,"message":{"message":"` + text + `"},"end":{}}`)
 }
