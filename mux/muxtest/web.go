@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"oneport/mux/internal/rpc"
 )
 
 // Connect returns a client of the Connect protocol in cleartext, for generated
@@ -92,8 +94,7 @@ type webCall struct {
 	info   *connect.CallInfo
 	unary  bool
 
-	headers, trailers []*metadata.MD
-	onFinish          []func(error)
+	opts *rpc.CallOptions
 
 	header   metadata.MD   // set before answered is closed
 	answered chan struct{} // closed when the header has come, or will not
@@ -102,21 +103,11 @@ type webCall struct {
 type webCallKey struct{}
 
 func (c *webConn) call(ctx context.Context, opts []grpc.CallOption) *webCall {
-	call := &webCall{caller: ctx, answered: make(chan struct{})}
+	call := &webCall{caller: ctx, answered: make(chan struct{}), opts: rpc.NewCallOptions(opts, 0)}
 	ctx, call.info = connect.NewClientContext(context.WithValue(ctx, webCallKey{}, call))
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(c.open, cancel)
 	call.ctx, call.cancel = ctx, func() { stop(); cancel() }
-	for _, opt := range opts {
-		switch opt := opt.(type) {
-		case grpc.HeaderCallOption:
-			call.headers = append(call.headers, opt.HeaderAddr)
-		case grpc.TrailerCallOption:
-			call.trailers = append(call.trailers, opt.TrailerAddr)
-		case grpc.OnFinishCallOption:
-			call.onFinish = append(call.onFinish, opt.OnFinish)
-		}
-	}
 	md, _ := metadata.FromOutgoingContext(ctx)
 	for key, values := range md {
 		if reserved(key) {
@@ -165,20 +156,12 @@ func (c webClient) Do(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// finish ends the call and hands over what its options ask for.
+// finish ends the call, with nil or io.EOF for OK, and hands over what its options ask for.
 func (c *webCall) finish(err error) {
 	c.cancel()
 	header, _ := c.Header()
-	trailer := c.Trailer()
-	for _, p := range c.headers {
-		*p = header
-	}
-	for _, p := range c.trailers {
-		*p = trailer
-	}
-	for _, f := range c.onFinish {
-		f(err)
-	}
+	c.opts.SetMetadata(header, c.Trailer())
+	c.opts.Finish(err)
 }
 
 // Header waits for the header.
@@ -316,8 +299,5 @@ func (s *webStream) receive(m any) error {
 
 func (s *webStream) end(err error) {
 	s.ended = err
-	if err == io.EOF {
-		err = nil
-	}
 	s.finish(err)
 }

@@ -21,7 +21,7 @@ func (c *ClientConn) Invoke(ctx context.Context, method string, args, reply any,
 	o := c.callOptions(opts)
 	call, err := c.begin(ctx, &grpc.StreamDesc{}, method, o, func() ([]byte, error) { return c.encode(args, o) })
 	if err != nil {
-		o.finish(err)
+		o.Finish(err)
 		return err
 	}
 	return call.RecvMsg(reply)
@@ -33,26 +33,19 @@ func (c *ClientConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, metho
 	o := c.callOptions(opts)
 	call, err := c.begin(ctx, desc, method, o, nil)
 	if err != nil {
-		o.finish(err)
+		o.Finish(err)
 		return nil, err
 	}
 	return call, nil
 }
 
 // encode makes bytes of a message, not nil, and judges their number.
-func (c *ClientConn) encode(m any, o *clientOptions) ([]byte, error) {
+func (c *ClientConn) encode(m any, o *rpc.CallOptions) ([]byte, error) {
 	b, err := c.codec().Append([]byte{}, m)
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	if len(b) > o.maxSend {
-		return nil, errSendTooLarge(len(b), o.maxSend)
-	}
-	return b, nil
-}
-
-func errSendTooLarge(size, limit int) error {
-	return status.Errorf(codes.ResourceExhausted, "trying to send message larger than max (%d vs. %d)", size, limit)
+	return b, o.CheckSend(len(b))
 }
 
 func (c *ClientConn) codec() rpc.Codec {
@@ -63,7 +56,7 @@ func (c *ClientConn) codec() rpc.Codec {
 }
 
 // begin opens a call, with the only message of a unary one.
-func (c *ClientConn) begin(ctx context.Context, desc *grpc.StreamDesc, method string, o *clientOptions, only func() ([]byte, error)) (*clientCall, error) {
+func (c *ClientConn) begin(ctx context.Context, desc *grpc.StreamDesc, method string, o *rpc.CallOptions, only func() ([]byte, error)) (*clientCall, error) {
 	f := new(frame)
 	if only != nil {
 		var err error
@@ -76,7 +69,7 @@ func (c *ClientConn) begin(ctx context.Context, desc *grpc.StreamDesc, method st
 		if err := ctx.Err(); err != nil {
 			return nil, status.FromContextError(err).Err()
 		}
-		s, err := c.pick(ctx, o.waitForReady)
+		s, err := c.pick(ctx, o.WaitForReady)
 		if err != nil {
 			return nil, err
 		}
@@ -84,16 +77,14 @@ func (c *ClientConn) begin(ctx context.Context, desc *grpc.StreamDesc, method st
 		if err != nil {
 			return nil, err
 		}
-		if limit := int(min(s.hello.maxMessage, math.MaxInt32)); len(f.message) > limit {
-			return nil, errSendTooLarge(len(f.message), limit)
+		if err := rpc.CheckSend(len(f.message), s.maxMessage()); err != nil {
+			return nil, err
 		}
 		f.open = &openFrame{method: method, metadata: md}
 		call := newClientCall(ctx, s, desc, o, only != nil)
 		err = s.open(ctx, call, f)
 		if err == nil {
-			for _, p := range o.peers {
-				*p = *s.peer
-			}
+			o.SetPeer(s.peer)
 			// A stream whose caller receives no more ends as well.
 			call.watch(ctx)
 			return call, nil
@@ -124,7 +115,7 @@ type clientCall struct {
 	socket *clientSocket
 	number uint32 // set by open
 	desc   *grpc.StreamDesc
-	opts   *clientOptions
+	opts   *rpc.CallOptions
 
 	sentLast bool // nothing more may be sent; used by the sending side only
 
@@ -148,7 +139,7 @@ type clientCall struct {
 
 var _ grpc.ClientStream = (*clientCall)(nil)
 
-func newClientCall(ctx context.Context, s *clientSocket, desc *grpc.StreamDesc, o *clientOptions, sentLast bool) *clientCall {
+func newClientCall(ctx context.Context, s *clientSocket, desc *grpc.StreamDesc, o *rpc.CallOptions, sentLast bool) *clientCall {
 	c := &clientCall{
 		parent: ctx, socket: s, desc: desc, opts: o, sentLast: sentLast,
 		headerDone: make(chan struct{}), done: make(chan struct{}),
@@ -259,11 +250,7 @@ func (c *clientCall) finish(err error) error {
 		unwatch()
 	}
 	c.cancel()
-	if err == io.EOF {
-		c.opts.finish(nil)
-	} else {
-		c.opts.finish(err)
-	}
+	c.opts.Finish(err)
 	return err
 }
 
@@ -311,11 +298,11 @@ func (c *clientCall) SendMsg(m any) error {
 		return c.finish(status.Error(codes.Internal, "wsrpc: SendMsg called after CloseSend"))
 	}
 	b, err := c.socket.conn.encode(m, c.opts)
+	if err == nil {
+		err = rpc.CheckSend(len(b), c.socket.maxMessage())
+	}
 	if err != nil {
 		return c.finish(err)
-	}
-	if limit := int(min(c.socket.hello.maxMessage, math.MaxInt32)); len(b) > limit {
-		return c.finish(errSendTooLarge(len(b), limit))
 	}
 	err = c.spend(int64(len(b)) + messageCost)
 	if err == nil {
@@ -360,8 +347,8 @@ func (c *clientCall) RecvMsg(m any) error {
 	if err == io.EOF && !c.desc.ServerStreams && c.running() {
 		err = status.Error(codes.Internal, "wsrpc: the call ended OK without an answer")
 	}
-	if err == nil && len(b) > c.opts.maxRecv {
-		err = rpc.ErrTooLarge(len(b), c.opts.maxRecv)
+	if err == nil {
+		err = c.opts.CheckRecv(len(b))
 	}
 	if err == nil {
 		if derr := c.socket.conn.codec().Unmarshal(b, m); derr != nil {
@@ -389,15 +376,9 @@ func (c *clientCall) running() bool {
 	return c.outcome == nil
 }
 
-// finishReceiving is finish on the caller's goroutine: the variables that header and
-// trailer are wanted in are the caller's.
+// finishReceiving is finish on the caller's goroutine, with header and trailer.
 func (c *clientCall) finishReceiving(err error) error {
-	for _, p := range c.opts.headers {
-		*p = c.headerNow()
-	}
-	for _, p := range c.opts.trailers {
-		*p = c.Trailer()
-	}
+	c.opts.SetMetadata(c.headerNow(), c.Trailer())
 	return c.finish(err)
 }
 

@@ -2,12 +2,10 @@ package wsrpc
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -135,14 +133,13 @@ func TestClientDialContext(t *testing.T) {
 // The options reach the handshake: fields of the header, as they were, and those of TLS
 // but ALPN.
 func TestClientHandshakeOptions(t *testing.T) {
-	ts := httptest.NewTLSServer(nil) // for its certificate, of example.com
-	ts.Close()
+	server, client := exampleTLS()
+	server.NextProtos, client.NextProtos = []string{"h2", "http/1.1"}, []string{"h2"}
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted(t)
-		s.tls = &tls.Config{Certificates: ts.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}}
-		roots := ts.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+		s.tls = server
 		header := http.Header{"Authorization": {"Bearer x"}, "Host": {"other.test"}}
-		c, p := s.connect(DialOptions{Header: header, TLSConfig: &tls.Config{RootCAs: roots, ServerName: "example.com", NextProtos: []string{"h2"}}})
+		c, p := s.connect(DialOptions{Header: header, TLSConfig: client})
 		if got := <-s.header; got.Get("Authorization") != "Bearer x" {
 			t.Errorf("the handshake had %v", got)
 		}

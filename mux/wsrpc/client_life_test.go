@@ -2,14 +2,11 @@ package wsrpc
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -405,8 +402,7 @@ func TestClientSlowMessage(t *testing.T) {
 
 // A server that takes nothing is given up, and does not keep Close.
 func TestClientDeafServer(t *testing.T) {
-	ts := httptest.NewTLSServer(nil) // for its certificate, of example.com
-	ts.Close()
+	serverTLS, clientTLS := exampleTLS()
 	for _, secure := range []bool{false, true} {
 		for _, closed := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {
@@ -415,8 +411,7 @@ func TestClientDeafServer(t *testing.T) {
 				server.hello.window = 1 << 30
 				opts := DialOptions{}
 				if secure {
-					server.tls = &tls.Config{Certificates: ts.TLS.Certificates}
-					opts.TLSConfig = &tls.Config{RootCAs: ts.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "example.com"}
+					server.tls, opts.TLSConfig = serverTLS, clientTLS
 				}
 				c, _ := server.connect(opts)
 				s, err := c.NewStream(t.Context(), bidi, "/echo.v1.EchoService/Converse")

@@ -350,6 +350,9 @@ func (s *clientSocket) greeted(h helloFrame) {
 	close(s.ready)
 }
 
+// maxMessage is how large a message the server takes.
+func (s *clientSocket) maxMessage() int { return int(min(s.hello.maxMessage, math.MaxInt32)) }
+
 func (s *clientSocket) goAway(g *goAwayFrame) {
 	reason := strings.ToValidUTF8(g.reason, "?")
 	refused := status.Errorf(codes.Unavailable, "wsrpc: the server goes away and has not begun the call, which may be made again: %.200s", reason)

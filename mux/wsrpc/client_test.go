@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -228,4 +229,13 @@ func (p *scriptedPeer) respond(call uint32, text string) {
 
 func (p *scriptedPeer) end(call, code uint32, trailer ...string) {
 	p.send(&frame{call: call, end: &endFrame{code: code, message: "as told", trailer: metadata.Pairs(trailer...)}})
+}
+
+// exampleTLS is a server's and a client's side of TLS with example.com. It is called
+// outside of a bubble.
+func exampleTLS() (server, client *tls.Config) {
+	ts := httptest.NewTLSServer(nil) // for its certificate
+	ts.Close()
+	return &tls.Config{Certificates: ts.TLS.Certificates},
+		&tls.Config{RootCAs: ts.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs, ServerName: "example.com"}
 }

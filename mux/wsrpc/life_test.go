@@ -286,3 +286,36 @@ func TestBench(t *testing.T) {
 		ended.Wait()
 	})
 }
+
+// A handler must not take the end of a call for the half-close of its client: it has
+// not had all that the client sent.
+func TestNoHalfCloseAfterFailure(t *testing.T) {
+	for _, tt := range []struct {
+		name, last string
+		want       codes.Code
+	}{
+		{"cancel", `{"call":1,"cancel":true}`, codes.Canceled},
+		{"message after the half-close", `{"call":1,"message":"d"}`, codes.Unimplemented},
+		{"credit above the limit", `{"call":1,"credit":2147483647}`, codes.ResourceExhausted},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			got := make(chan error, 1)
+			p := connect(t, &script{stream: func(ss grpc.ServerStream) error {
+				<-ss.Context().Done() // late with what has come
+				var err error
+				for err == nil {
+					err = ss.RecvMsg(new(text))
+				}
+				got <- err
+				return nil
+			}}, nil)
+			defer p.close()
+			p.send(open(1, "Client", `,"message":"a"`), `{"call":1,"message":"b"}`, `{"call":1,"message":"c","halfClose":true}`)
+			synctest.Wait() // the handler runs
+			p.send(tt.last)
+			if err := <-got; status.Code(err) != tt.want {
+				t.Errorf("%s: RecvMsg = %v, want %v", tt.name, err, tt.want)
+			}
+		})
+	}
+}

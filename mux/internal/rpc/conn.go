@@ -42,8 +42,8 @@ func NewConn(reg *Registry) *Conn {
 // Invoke returns when the handler does, also when ctx has ended before; the
 // status then says so.
 func (c *Conn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) (err error) {
-	o := callOptions(opts)
-	defer func() { o.finish(err) }()
+	o := inProcessOptions(opts)
+	defer func() { o.Finish(err) }()
 	m, call, err := c.begin(ctx, method, o)
 	if err != nil {
 		return err
@@ -53,7 +53,7 @@ func (c *Conn) Invoke(ctx context.Context, method string, args, reply any, opts 
 	}
 	s := &invocation{args: args, reply: reply, opts: o}
 	trailer, err := m.Serve(handlerContext{ctx}, call, s)
-	o.setMetadata(s.header, trailer)
+	o.SetMetadata(s.header, trailer)
 	if err == nil && !s.replied {
 		return status.Errorf(codes.Internal, "%s ended OK without an answer", method)
 	}
@@ -61,7 +61,7 @@ func (c *Conn) Invoke(ctx context.Context, method string, args, reply any, opts 
 }
 
 // begin finds the method and makes the Call of it.
-func (c *Conn) begin(ctx context.Context, method string, o *options) (*Method, *Call, error) {
+func (c *Conn) begin(ctx context.Context, method string, o *CallOptions) (*Method, *Call, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, status.FromContextError(err).Err()
 	}
@@ -73,9 +73,13 @@ func (c *Conn) begin(ctx context.Context, method string, o *options) (*Method, *
 	if err := validate(out); err != nil {
 		return nil, nil, err
 	}
-	creds, err := o.credentials(ctx, method)
-	if err != nil {
-		return nil, nil, err
+	var creds metadata.MD
+	if o.Creds != nil {
+		// What a network would have told them.
+		creds, err = CredentialsMetadata(ctx, o.Creds, address{}.String(), method, authInfo{}, codes.Internal)
+		if err != nil {
+			return nil, nil, err
+		}
 	}
 	return m, &Call{Metadata: dropReserved(metadata.Join(creds, out)), Peer: inProcessPeer}, nil
 }
@@ -84,7 +88,7 @@ func (c *Conn) begin(ctx context.Context, method string, o *options) (*Method, *
 // copied without encoding.
 type invocation struct {
 	args, reply any
-	opts        *options
+	opts        *CallOptions
 	header      metadata.MD
 	sent        bool
 	replied     bool
@@ -95,7 +99,7 @@ func (s *invocation) RecvMsg(_ context.Context, m any) (int, error) {
 		return 0, io.EOF
 	}
 	s.sent = true
-	return copyMessage(m, s.args, s.opts.checkSend)
+	return copyMessage(m, s.args, s.opts.CheckSend)
 }
 
 func (s *invocation) SendHeader(md metadata.MD) error {
@@ -108,7 +112,7 @@ func (s *invocation) SendMsg(_ context.Context, m any) (int, error) {
 		return 0, status.Error(codes.Internal, "a unary call got a second answer")
 	}
 	s.replied = true
-	return copyMessage(s.reply, m, s.opts.checkRecv)
+	return copyMessage(s.reply, m, s.opts.CheckRecv)
 }
 
 // copyMessage makes dst a deep copy of src and returns the encoded size, which
@@ -210,6 +214,13 @@ func (handlerContext) Value(any) any { return nil }
 // from this one (see context.AfterFunc).
 func (c handlerContext) AfterFunc(f func()) (stop func() bool) {
 	return context.AfterFunc(c.Context, f)
+}
+
+// inProcessOptions reads the options of a call. It need not wait for a connection.
+func inProcessOptions(opts []grpc.CallOption) *CallOptions {
+	o := NewCallOptions(opts, DefaultMaxMessageBytes)
+	o.SetPeer(inProcessPeer)
+	return o
 }
 
 // inProcessPeer is the client that handlers of calls in process see.

@@ -16,10 +16,10 @@ import (
 // call by receiving to the end, by cancelling ctx, or with an error of SendMsg
 // other than io.EOF.
 func (c *Conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	o := callOptions(opts)
+	o := inProcessOptions(opts)
 	m, call, err := c.begin(ctx, method, o)
 	if err != nil {
-		o.finish(err)
+		o.Finish(err)
 		return nil, err
 	}
 	s := &clientStream{desc: desc, opts: o, toHandler: newPipe(), toCaller: newPipe(),
@@ -27,7 +27,7 @@ func (c *Conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	if !c.add(s) {
 		s.cancel(errClosed)
-		o.finish(errClosed)
+		o.Finish(errClosed)
 		return nil, errClosed
 	}
 	// OnFinish does not wait for a caller that receives no more.
@@ -42,7 +42,7 @@ type clientStream struct {
 	ctx    context.Context // ends with the caller's, by Conn.Shutdown, and with finish
 	cancel context.CancelCauseFunc
 	desc   *grpc.StreamDesc
-	opts   *options
+	opts   *CallOptions
 
 	toHandler, toCaller *pipe
 
@@ -99,11 +99,7 @@ func (s *clientStream) finish(err error) error {
 	s.outcome = err
 	s.mu.Unlock()
 	s.cancel(nil)
-	if err == io.EOF {
-		s.opts.finish(nil)
-	} else {
-		s.opts.finish(err)
-	}
+	s.opts.Finish(err)
 	return err
 }
 
@@ -165,7 +161,7 @@ func (s *clientStream) SendMsg(m any) error {
 	if err != nil {
 		return s.finish(status.Error(codes.Internal, err.Error()))
 	}
-	if err := s.opts.checkSend(len(b)); err != nil {
+	if err := s.opts.CheckSend(len(b)); err != nil {
 		return s.finish(err)
 	}
 	err = s.toHandler.push(s.ctx, b)
@@ -190,7 +186,7 @@ func (s *clientStream) RecvMsg(m any) error {
 		err = status.Error(codes.Internal, "rpc: the call ended OK without an answer")
 	}
 	if err == nil {
-		err = s.opts.checkRecv(len(b))
+		err = s.opts.CheckRecv(len(b))
 	}
 	if err == nil {
 		err = unmarshal(b, m)
@@ -213,7 +209,7 @@ func (s *clientStream) RecvMsg(m any) error {
 // end is finish on the caller's goroutine: the variables that header and trailer
 // are wanted in are the caller's.
 func (s *clientStream) end(err error) error {
-	s.opts.setMetadata(s.headerNow(), s.Trailer())
+	s.opts.SetMetadata(s.headerNow(), s.Trailer())
 	return s.finish(err)
 }
 
