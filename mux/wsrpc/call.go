@@ -68,8 +68,8 @@ func (c *call) feed(f *frame, m *socket.Message) (kept bool) {
 // abort ends the call because the client has cancelled it.
 func (c *call) abort() {
 	c.owner.crew.remove(c)
+	c.in.drop() // before the handler looks for what is left
 	c.known.Cancel()
-	c.in.drop()
 }
 
 // fail ends the call with err, a status. The worker tells the client, once the handler
@@ -80,8 +80,8 @@ func (c *call) fail(err error) {
 		c.failure = err
 	}
 	c.mu.Unlock()
-	c.known.Cancel()
 	c.in.drop()
+	c.known.Cancel()
 }
 
 // failed is why the call has ended, or nil.
