@@ -68,7 +68,8 @@ type DialOptions struct {
 // Keepalive are the times of a ClientConn's pings.
 type Keepalive struct {
 	// Interval is how long nothing may be heard of the server until it is pinged.
-	// Zero means 30 seconds, less than balancers mostly wait; negative, no pings.
+	// Zero means 30 seconds, less than balancers mostly wait; negative, no pings. A
+	// server ends a socket with more than ten a second.
 	Interval time.Duration
 
 	// Timeout is how long nothing may be heard after that until the connection is

@@ -252,3 +252,25 @@ func TestClientStalledReceiverMemory(t *testing.T) {
 		})
 	}
 }
+
+// A window above the largest credit counts as that.
+func TestClientLargestWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := newScripted(t)
+		server.hello.window = 1<<32 - 1
+		c, p := server.connect(DialOptions{})
+		s := inFlight(t, c, p)
+		if err := s.SendMsg(&echopb.EchoRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		p.send(&frame{call: 1, credit: messageCost})
+		p.respond(1, "on")
+		if m, err := received(s); m != "on" || err != nil {
+			t.Errorf("at the largest credit the call got %q, %v", m, err)
+		}
+		p.send(&frame{call: 1, credit: 1})
+		if _, err := received(s); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("above it the call got %v", err)
+		}
+	})
+}

@@ -338,6 +338,7 @@ func (s *clientSocket) greeted(h helloFrame) {
 	if h.window == 0 {
 		h.window = defaultWindow
 	}
+	h.window = min(h.window, maxCredit)
 	if h.maxMessage == 0 {
 		h.maxMessage = defaultMaxMessage
 	}
