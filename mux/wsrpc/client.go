@@ -214,7 +214,7 @@ func (c *ClientConn) connect(ctx context.Context) (*clientSocket, error) {
 	case <-s.ready:
 		return s, nil
 	case <-s.over:
-		err, code := s.why()
+		code, err := s.why()
 		c.mu.Lock()
 		c.pause = pauseAfter(code)
 		c.mu.Unlock()
@@ -249,7 +249,7 @@ func (c *ClientConn) left(s *clientSocket) {
 	}
 	c.current = nil
 	var code int
-	c.lost, code = s.why()
+	code, c.lost = s.why()
 	switch young := time.Since(s.born) < c.opts.Backoff.BaseDelay; {
 	case young:
 		c.failures++

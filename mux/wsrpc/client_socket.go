@@ -228,12 +228,12 @@ func (s *clientSocket) leave(why error) {
 	}
 }
 
-// why tells why no new calls are taken, once they are not, and the close code if that
+// why tells why no new calls are taken, once they are not, after the close code if that
 // is the end of the socket.
-func (s *clientSocket) why() (error, int) {
+func (s *clientSocket) why() (code int, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.draining, s.code
+	return s.code, s.draining
 }
 
 // keepAlive is called by the timer.

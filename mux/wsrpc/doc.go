@@ -14,6 +14,24 @@
 // What a call has to say leaves in as few frames as possible: the answer of a unary
 // call with its header, trailer and status in one (call.go).
 //
+// [Dial] makes calls to such a server: client.go has connections, client_socket.go one
+// of them, client_call.go its calls.
+//
+// # What a peer can make a socket hold
+//
+// Of a client, at the server: one WebSocket message that is being read; for each of 100
+// calls a window of 64 KiB and one message more, 4 MiB by default, if the handler does
+// not receive them; the metadata of each, 16 KiB, and that of the handshake and the
+// last hello; handlers of 100 more calls that it has cancelled and that do not end; 64
+// KiB of answers that wait and as much that is being written, with one answer in the
+// hands of each handler. An empty message is counted for 16 bytes and takes 40.
+//
+// Of a server, at the client: 64 KiB of the answer to the handshake; one WebSocket
+// message that is being read; for each call its window and one message more, and a
+// header and a trailer in frames of 64 KiB beside their messages, which grow by being
+// decoded; 64 KiB of requests that wait, one message more, and 1024 pongs. A socket
+// after goAway is kept for the calls that it has, and no longer.
+//
 // # One method a connection
 //
 // A client that opens /grpc-ws/{service}/{method} talks to that one method, of
