@@ -3,6 +3,7 @@ package wsrpc
 import (
 	"context"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -107,6 +108,36 @@ func TestHeader(t *testing.T) {
 			p.want(tt.want...)
 		})
 	}
+}
+
+// A header that finds no room waits as long as its call may last, as a message does.
+func TestHeaderDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		got := make(chan error, 1)
+		p := connect(t, &script{stream: func(ss grpc.ServerStream) error {
+			if _, ok := ss.Context().Deadline(); ok {
+				got <- ss.SendHeader(metadata.Pairs("k", "v"))
+				return nil
+			}
+			for {
+				if err := ss.SendMsg(&text{Value: strings.Repeat("x", 1000)}); err != nil {
+					return err
+				}
+			}
+		}}, nil)
+		defer p.close()
+		p.send(`{"hello":{"window":1000000}}`)
+		p.want(helloText)
+		resume := p.stall()
+		p.send(open(1, "Server", `,"message":""`))
+		synctest.Wait() // the queue is full
+		start := time.Now()
+		p.send(`{"call":2,"open":{"method":"t/Server","timeoutMs":1000},"message":""}`)
+		if err := <-got; status.Code(err) != codes.DeadlineExceeded || time.Since(start) != time.Second {
+			t.Errorf("SendHeader = %v after %v, want DEADLINE_EXCEEDED after 1 s", err, time.Since(start))
+		}
+		resume()
+	})
 }
 
 // A method that answers with one message does so once, and only if it ends OK.

@@ -54,6 +54,7 @@ type pipeClient struct {
 	t       testing.TB
 	ws      *websocket.Conn
 	got     chan string
+	stalled chan struct{} // holds a token while nothing more is to be read
 	mux     *multiplexer
 	bench   bench
 	sockets *socket.Server
@@ -73,7 +74,7 @@ func connect(t testing.TB, s *script, header http.Header) *pipeClient {
 	t.Helper()
 	reg := rpc.NewRegistry(rpc.Config{})
 	s.register(reg)
-	p := &pipeClient{t: t, got: make(chan string, 10000), sockets: socket.NewServer(socket.Config{})}
+	p := &pipeClient{t: t, got: make(chan string, 10000), stalled: make(chan struct{}, 1), sockets: socket.NewServer(socket.Config{})}
 	near, far := net.Pipe()
 	began := make(chan *multiplexer, 1)
 	go func() {
@@ -123,7 +124,16 @@ func (p *pipeClient) read() {
 			return
 		}
 		p.got <- string(b)
+		p.stalled <- struct{}{}
+		<-p.stalled
 	}
+}
+
+// stall has the client read nothing, after the next message, until the function that is
+// returned is called.
+func (p *pipeClient) stall() (resume func()) {
+	p.stalled <- struct{}{}
+	return func() { <-p.stalled }
 }
 
 // close ends the socket and its server.
