@@ -29,6 +29,7 @@ const (
 	firstFrame    = 10 * time.Second
 	pingRate      = 10 // a second
 	pingBurst     = 20
+	maxRefusals   = 100 // of calls, that wait beside what else does
 	closeNoFrame  = 4408
 	leavingReason = "server is shutting down"
 )
@@ -50,6 +51,7 @@ type multiplexer struct {
 	pings     *rate.Limiter // nil before the first
 	lastOpen  lastOpen
 	repeated  metadata.MD // of the call that lastOpen is of
+	refusals  int         // in a row that found the queue of the socket full
 
 	mu   sync.Mutex
 	kind socket.Kind // of the client's first frame, zero before; written by the reader; guarded by mu
@@ -235,9 +237,19 @@ func (s *multiplexer) refuse(c *call, err error) {
 	if err != nil {
 		panic(fmt.Sprintf("wsrpc: frame without a message: %v", err)) // only messages can be wrong
 	}
-	// Should the socket have ended, Read tells why. A client that takes no answers
-	// is not read from.
-	_ = s.conn.Write(s.conn.Context(), c.kind, b)
+	switch {
+	case s.conn.TryWrite(c.kind, b):
+		s.refusals = 0 // those that still wait have all found room
+	case s.refusals < maxRefusals:
+		// If the reader waited, cancels and pings would wait as well.
+		s.refusals++
+		s.conn.WriteNow(c.kind, b)
+	default:
+		// A client that opens ever more calls and takes no answers is not read
+		// from. Should the socket have ended, Read tells why.
+		_ = s.conn.Write(s.conn.Context(), c.kind, b)
+		s.refusals = 0
+	}
 }
 
 // prepare fills in what the client says of the call.

@@ -95,6 +95,71 @@ func TestMaxCalls(t *testing.T) {
 	})
 }
 
+// Refusals do not stop the reader of a socket whose answers are not read, but by their
+// number.
+func TestMaxRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan struct{}, 1)
+		p := connect(t, &script{stream: func(ss grpc.ServerStream) error {
+			m := new(text)
+			if err := ss.RecvMsg(m); err != nil {
+				return err
+			}
+			if m.Value == "wait" {
+				<-ss.Context().Done()
+				ended <- struct{}{}
+				return nil
+			}
+			for {
+				if err := ss.SendMsg(&text{Value: strings.Repeat("x", 1000)}); err != nil {
+					return err
+				}
+			}
+		}}, nil)
+		defer p.close()
+		p.send(`{"hello":{"window":1000000}}`)
+		p.want(helloText)
+		resume := p.stall()
+		p.send(open(1, "Server", `,"message":"wait"`), open(2, "Server", `,"message":"wait"`), open(3, "Server", `,"message":"fill"`))
+		synctest.Wait()
+		n := 3
+		refused := func() {
+			n++
+			p.send(open(n, "None", ""))
+		}
+		for range maxRefusals {
+			refused()
+		}
+		p.send(`{"call":1,"cancel":true}`)
+		<-ended
+		refused()
+		sent := make(chan struct{})
+		go func() { p.send(`{"call":2,"cancel":true}`); close(sent) }()
+		synctest.Wait()
+		select {
+		case <-sent:
+			t.Errorf("a frame is read while %d refusals wait", maxRefusals+1)
+		default:
+		}
+		resume()
+		<-ended
+		<-sent
+		p.send(`{"call":3,"cancel":true}`, `{"ping":1}`)
+		var refusals int
+		for got := range p.got {
+			if got == `{"pong":1}` {
+				break
+			}
+			if strings.Contains(got, `"code":12`) {
+				refusals++
+			}
+		}
+		if refusals != maxRefusals+1 {
+			t.Errorf("%d refusals came, want %d", refusals, maxRefusals+1)
+		}
+	})
+}
+
 // Calls that were cancelled and whose handlers do not end count apart.
 func TestMaxStubbornCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

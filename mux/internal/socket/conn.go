@@ -116,6 +116,10 @@ func (c *Conn) WriteHere(ctx context.Context, kind Kind, p []byte) error {
 // to add to it, while more returns true. It must be called before the first Write.
 func (c *Conn) Gather(more func() bool) { c.out.gather = more }
 
+// TryWrite is Write for a message that is sent only if that need not wait; it reports
+// false if it does. After the end of the socket it reports true.
+func (c *Conn) TryWrite(kind Kind, p []byte) bool { return c.out.tryWrite(byte(kind), p) }
+
 // WriteNow is Write for messages that are short and that the peer cannot have many
 // of: it takes p though the queue is full, ahead of the writers who wait. After the
 // end of the socket it does nothing.

@@ -85,6 +85,23 @@ func (q *queue) write(ctx context.Context, opcode byte, p []byte, here bool) err
 	return nil
 }
 
+// tryWrite is write for a goroutine that must not wait. It reports false, and has done
+// nothing, if that would be to wait.
+func (q *queue) tryWrite(opcode byte, p []byte) bool {
+	size := maxHeader + len(p)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.done != nil:
+		return true
+	case q.waiting > 0 || size > q.limit || !q.room(size):
+		return false
+	}
+	q.append(opcode, p)
+	q.start()
+	return true
+}
+
 // room tells whether a writer of size bytes need not wait. A message above the
 // limit goes alone. Called with q.mu held.
 func (q *queue) room(size int) bool {

@@ -196,6 +196,50 @@ func TestWriteNow(t *testing.T) {
 	})
 }
 
+// TryWrite takes a message where Write would not wait, and no other.
+func TestTryWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 1000
+		c, g := gated(t, Config{QueueBytes: limit}, func(c *Conn) {
+			try := func(n int, want bool) {
+				t.Helper()
+				if got := c.TryWrite(Binary, []byte(long(n))); got != want {
+					t.Errorf("TryWrite of %d bytes = %t, want %t", n, got, want)
+				}
+			}
+			try(limit, false) // with its header more than may wait at all
+			try(1, true)
+			time.Sleep(time.Nanosecond) // it is on its way
+			try(800, true)
+			const left = limit - (4 + 800) - maxHeader
+			try(left+1, false)
+			var wg sync.WaitGroup
+			wg.Go(func() { c.Write(c.Context(), Binary, []byte(long(900))) })
+			time.Sleep(time.Nanosecond)
+			try(left, false) // it would overtake
+			wg.Wait()
+			c.CloseWith(CloseNormal, "")
+			try(limit, true)
+		})
+		time.Sleep(time.Second)
+		close(g.pass)
+		c.want(describe(fin|opBinary, long(1)), describe(fin|opBinary, long(800)), describe(fin|opBinary, long(900)), "close 1000")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		c, g := gated(t, Config{QueueBytes: 1000}, func(c *Conn) {
+			c.TryWrite(Binary, []byte(long(1)))
+			time.Sleep(time.Nanosecond)
+			if !c.TryWrite(Binary, []byte(long(1000-maxHeader))) {
+				t.Error("TryWrite of all that may wait = false")
+			}
+			c.CloseWith(CloseNormal, "")
+		})
+		time.Sleep(time.Second)
+		close(g.pass)
+		c.want(describe(fin|opBinary, long(1)), describe(fin|opBinary, long(1000-maxHeader)), "close 1000")
+	})
+}
+
 func TestWriteContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cause := errors.New("changed my mind")
