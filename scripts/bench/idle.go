@@ -40,15 +40,26 @@ const settle = 3 * time.Second
 
 // measureIdle measures the variants in turn, each time in a new process.
 func (b *bench) measureIdle(variants []variant) ([]*idleResult, error) {
+	c, err := unaryCall(32)
+	if err != nil {
+		return nil, err
+	}
+	open := func(p *process) (client, error) {
+		conn, err := p.dial(p.addr, c)
+		if err != nil {
+			return nil, err
+		}
+		return conn, callOnce(conn)
+	}
 	var results []*idleResult
 	for _, v := range variants {
 		results = append(results, &idleResult{Variant: v.name})
 	}
 	for range b.plan.Idle.Rounds {
 		for i, v := range variants {
-			s, err := b.measureIdleOnce(v, b.plan.Idle.Conns)
+			s, err := b.measureMemory(idleName, v, b.plan.Idle.Conns, open)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", idleName, v.name, err)
+				return nil, err
 			}
 			results[i].Rounds = append(results[i].Rounds, s)
 		}
@@ -57,22 +68,35 @@ func (b *bench) measureIdle(variants []variant) ([]*idleResult, error) {
 	return results, nil
 }
 
+func (s idleSample) resident() float64 { return s.Resident }
+func (s idleSample) heap() float64     { return s.Heap }
+func (s idleSample) stack() float64    { return s.Stack }
+
 func sumUpIdle(results []*idleResult) {
-	resident := func(s idleSample) float64 { return s.Resident }
-	heap := func(s idleSample) float64 { return s.Heap }
-	stack := func(s idleSample) float64 { return s.Stack }
 	for _, r := range results {
-		r.Resident = spreadOf(each(r.Rounds, resident))
-		r.Heap = spreadOf(each(r.Rounds, heap))
-		r.Stack = spreadOf(each(r.Rounds, stack))
+		r.sumUp()
 		r.HeapRatio = make(map[string]spread)
 		for _, to := range results {
-			r.HeapRatio[to.Variant] = spreadOf(ratios(r.Rounds, to.Rounds, heap))
+			r.HeapRatio[to.Variant] = spreadOf(ratios(r.Rounds, to.Rounds, idleSample.heap))
 		}
 	}
 }
 
-func (b *bench) measureIdleOnce(v variant, n int) (s idleSample, err error) {
+// sumUp fills in what follows from the rounds of r alone.
+func (r *idleResult) sumUp() {
+	r.Resident = spreadOf(each(r.Rounds, idleSample.resident))
+	r.Heap = spreadOf(each(r.Rounds, idleSample.heap))
+	r.Stack = spreadOf(each(r.Rounds, idleSample.stack))
+}
+
+// measureMemory measures what a new process holds for n connections. open makes one,
+// and may return it with an error too.
+func (b *bench) measureMemory(name string, v variant, n int, open func(*process) (client, error)) (s idleSample, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: %s: %w", name, v.name, err)
+		}
+	}()
 	var env []string
 	if b.profile != "" {
 		env = append(env, "GODEBUG=memprofilerate=4096") // else of a few KiB each one in a hundred is in it
@@ -83,7 +107,7 @@ func (b *bench) measureIdleOnce(v variant, n int) (s idleSample, err error) {
 	}
 	defer func() { err = errors.Join(err, server.stop()) }()
 	// What the first connections leave behind is not of the later ones.
-	few, err := openIdle(server, 100)
+	few, err := openMany(server, 100, open)
 	closeAll(few)
 	if err != nil {
 		return s, err
@@ -93,7 +117,7 @@ func (b *bench) measureIdleOnce(v variant, n int) (s idleSample, err error) {
 	if err != nil {
 		return s, err
 	}
-	many, err := openIdle(server, n)
+	many, err := openMany(server, n, open)
 	defer closeAll(many)
 	if err != nil {
 		return s, err
@@ -104,7 +128,12 @@ func (b *bench) measureIdleOnce(v variant, n int) (s idleSample, err error) {
 		return s, err
 	}
 	if b.profile != "" {
-		if _, err := server.ask("heap %s", b.profileName(idleName, v.name, "heap")); err != nil {
+		if _, err := server.ask("heap %s", b.profileName(name, v.name, "heap")); err != nil {
+			return s, err
+		}
+	}
+	for _, c := range many { // which are to have been as they should all the while
+		if err := callOnce(c); err != nil {
 			return s, err
 		}
 	}
@@ -116,13 +145,8 @@ func (b *bench) measureIdleOnce(v variant, n int) (s idleSample, err error) {
 	}, nil
 }
 
-// openIdle opens n connections and makes a call on each. It returns those that are
-// open, also with an error.
-func openIdle(server *process, n int) ([]client, error) {
-	c, err := unaryCall(32)
-	if err != nil {
-		return nil, err
-	}
+// openMany opens n connections. It returns those that are open, also with an error.
+func openMany(server *process, n int, open func(*process) (client, error)) ([]client, error) {
 	const dialers = 16
 	var (
 		all   sync.WaitGroup
@@ -133,10 +157,7 @@ func openIdle(server *process, n int) ([]client, error) {
 	for i := range dialers {
 		all.Go(func() {
 			for range (n + i) / dialers { // n in all
-				conn, err := server.dial(server.addr, c)
-				if err == nil {
-					err = callOnce(conn)
-				}
+				conn, err := open(server)
 				mu.Lock()
 				if conn != nil {
 					conns = append(conns, conn)
