@@ -15,6 +15,9 @@ type plan struct {
 	Turn   time.Duration `json:"turn_ns"`
 	WarmUp time.Duration `json:"warm_up_ns"` // before the first round
 	Idle   idlePlan      `json:"idle"`
+
+	// Stalled is that of memory; the latency has the rounds above.
+	Stalled idlePlan `json:"stalled"`
 }
 
 // bench is one run of the command.
@@ -51,6 +54,17 @@ func (b *bench) run() (r *report, err error) {
 		}
 		r.Results = append(r.Results, results...)
 		if err := printResults(b.out, results); err != nil {
+			return nil, err
+		}
+	}
+	for _, v := range b.chosen(stalledName) {
+		if v.name != stalledVariant {
+			continue
+		}
+		if r.Stalled, err = b.measureStalled(v); err != nil {
+			return nil, err
+		}
+		if err := printStalled(b.out, b.plan.Stalled, r.Stalled); err != nil {
 			return nil, err
 		}
 	}
@@ -111,7 +125,7 @@ func (b *bench) measure(w workload) (results []*result, err error) {
 		if _, err := l.measure(b.plan.WarmUp); err != nil {
 			return nil, err
 		}
-		if err := b.tellProfile(l, "profile", "cpu"); err != nil {
+		if err := b.tellProfile(p, w.name, "profile", "cpu"); err != nil {
 			return nil, err
 		}
 	}
@@ -125,7 +139,7 @@ func (b *bench) measure(w workload) (results []*result, err error) {
 		}
 	}
 	for _, l := range loads {
-		if err := b.tellProfile(l, "profiled", "allocs"); err != nil {
+		if err := b.tellProfile(l.server, w.name, "profiled", "allocs"); err != nil {
 			return nil, err
 		}
 	}
@@ -150,11 +164,11 @@ func (b *bench) measureRound(round int, loads []*load) ([]sample, error) {
 }
 
 // tellProfile tells a server to begin or end its profiles.
-func (b *bench) tellProfile(l *load, verb, kind string) error {
+func (b *bench) tellProfile(p *process, workload, verb, kind string) error {
 	if b.profile == "" {
 		return nil
 	}
-	_, err := l.server.ask("%s %s", verb, b.profileName(l.name, l.server.name, kind))
+	_, err := p.ask("%s %s", verb, b.profileName(workload, p.name, kind))
 	return err
 }
 

@@ -35,14 +35,14 @@ func runBench(t *testing.T, only string) (*report, string, error) {
 	t.Helper()
 	var out bytes.Buffer
 	b := &bench{out: &out, only: regexp.MustCompile(only), plan: plan{
-		Rounds: 3, Turns: 2, Turn: time.Millisecond, Idle: idlePlan{Rounds: 2, Conns: 37},
+		Rounds: 3, Turns: 2, Turn: time.Millisecond, Idle: idlePlan{Rounds: 2, Conns: 37}, Stalled: idlePlan{Rounds: 1, Conns: 17},
 	}}
 	r, err := b.run()
 	return r, out.String(), err
 }
 
 func TestBench(t *testing.T) {
-	r, out, err := runBench(t, "^(unary-32B-64-on-4|connect|idle)/(native|grpc-ws)")
+	r, out, err := runBench(t, "^(unary-32B-64-on-4|connect|idle|stalled)/(native|grpc-ws)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +72,23 @@ func TestBench(t *testing.T) {
 			t.Errorf("idle/%s: %+v", res.Variant, res)
 		}
 	}
+	if r.Stalled == nil {
+		t.Fatalf("stalled was not measured:\n%s", out)
+	}
+	for _, l := range []latencyResult{r.Stalled.Without, r.Stalled.Beside} {
+		if len(l.Rounds) != 3 {
+			t.Errorf("stalled: %d rounds, want 3", len(l.Rounds))
+		}
+		for _, s := range l.Rounds {
+			if s.Calls < 2*stalledOthers || s.P50 <= 0 || s.P99 < s.P50 { // in two turns
+				t.Errorf("stalled: %+v", s)
+			}
+		}
+	}
+	// The text that the handler has in its hands.
+	if len(r.Stalled.Quiet.Rounds) != 1 || r.Stalled.Held.Median < stalledSize/1024 {
+		t.Errorf("stalled: %+v and %+v", r.Stalled.Quiet, r.Stalled.Stalled)
+	}
 	file := filepath.Join(t.TempDir(), "report.json")
 	if err := r.writeJSON(file); err != nil {
 		t.Fatal(err)
@@ -90,7 +107,7 @@ func TestBench(t *testing.T) {
 	if r.Go == "" || r.Kernel == "" || r.CPUs == 0 {
 		t.Errorf("where: %+v", *r)
 	}
-	for _, want := range []string{"unary-32B-64-on-4 ", "  grpc-ws.v1 ", "idle, 37 connections", "not measured"} {
+	for _, want := range []string{"unary-32B-64-on-4 ", "  grpc-ws.v1 ", "idle, 37 connections", "beside a stalled call", "stalled, 17 connections", "not measured"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in the output:\n%s", want, out)
 		}

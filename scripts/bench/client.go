@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	echoMethod   = "/echo.v1.EchoService/Echo"
-	expandMethod = "/echo.v1.EchoService/Expand"
+	echoMethod     = "/echo.v1.EchoService/Echo"
+	expandMethod   = "/echo.v1.EchoService/Expand"
+	converseMethod = "/echo.v1.EchoService/Converse"
 
 	subprotocol = "grpc-ws.v1"
 

@@ -51,6 +51,16 @@ func callVariant(t *testing.T, v variant, register service, c *call) error {
 // dialVariant connects to a server of v that lasts as long as the test.
 func dialVariant(t *testing.T, v variant, register service, c *call) client {
 	t.Helper()
+	conn, err := v.dial(serveVariant(t, v, register), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// serveVariant returns the address of such a server.
+func serveVariant(t *testing.T, v variant, register service) string {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -61,11 +71,7 @@ func dialVariant(t *testing.T, v variant, register service, c *call) client {
 		ln.Close()
 		<-served
 	})
-	conn, err := v.dial(ln.Addr().String(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return conn
+	return ln.Addr().String()
 }
 
 func must(t *testing.T, f func() (*call, error)) *call {

@@ -1,6 +1,9 @@
 package main
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // spread sums up what was measured several times.
 type spread struct {
@@ -14,6 +17,12 @@ func spreadOf(values []float64) spread {
 	s := slices.Sorted(slices.Values(values))
 	n := len(s)
 	return spread{Median: (s[(n-1)/2] + s[n/2]) / 2, Min: s[0], Max: s[n-1]}
+}
+
+// quantile is the least of sorted that a part p of it does not exceed; it needs at
+// least one value.
+func quantile[T any](sorted []T, p float64) T {
+	return sorted[max(int(math.Ceil(p*float64(len(sorted))))-1, 0)]
 }
 
 // cpu is what an operation costs, in microseconds.

@@ -20,6 +20,53 @@ func TestSpread(t *testing.T) {
 	}
 }
 
+func TestQuantile(t *testing.T) {
+	for _, tt := range []struct {
+		n        int // values, 1 to n
+		p50, p99 int
+	}{{1, 1, 1}, {2, 1, 2}, {99, 50, 99}, {100, 50, 99}, {101, 51, 100}, {200, 100, 198}} {
+		var values []int
+		for i := range tt.n {
+			values = append(values, i+1)
+		}
+		if p50, p99 := quantile(values, 0.50), quantile(values, 0.99); p50 != tt.p50 || p99 != tt.p99 {
+			t.Errorf("of 1 to %d: %d and %d, want %d and %d", tt.n, p50, p99, tt.p50, tt.p99)
+		}
+	}
+}
+
+// The second round is ten times slower for both.
+func TestStalledSums(t *testing.T) {
+	rounds := func(p99 ...time.Duration) latencyResult {
+		var l latencyResult
+		for _, d := range p99 {
+			l.Rounds = append(l.Rounds, latencySample{P50: d / 2, P99: d})
+		}
+		return l
+	}
+	held := func(heap, stack float64) idleResult {
+		return idleResult{Rounds: []idleSample{{Heap: heap, Stack: stack}}}
+	}
+	r := &stalledResult{
+		Without: rounds(100*time.Microsecond, 1000*time.Microsecond, 100*time.Microsecond),
+		Beside:  rounds(150*time.Microsecond, 1100*time.Microsecond, 300*time.Microsecond),
+		Quiet:   held(5, 8), Stalled: held(20, 9),
+	}
+	r.sumUp()
+	if want := (spread{1.5, 1.1, 3}); r.P99Ratio != want {
+		t.Errorf("p99, without = 1: %v, want %v", r.P99Ratio, want)
+	}
+	if want := (spread{300, 150, 1100}); r.Beside.P99 != want {
+		t.Errorf("p99 = %v, want %v", r.Beside.P99, want)
+	}
+	if want := (spread{50, 50, 500}); r.Without.P50 != want {
+		t.Errorf("p50 = %v, want %v", r.Without.P50, want)
+	}
+	if want := (spread{16, 16, 16}); r.Held != want {
+		t.Errorf("KiB held = %v, want %v", r.Held, want)
+	}
+}
+
 // The machine is three times slower in the second round and twice in the third. The
 // medians of the two variants are then of different rounds, and their ratio is not 2.
 func TestRatiosAreWithinRounds(t *testing.T) {
@@ -58,7 +105,8 @@ func TestGoals(t *testing.T) {
 			{Workload: "unary-32B-64-on-1", Variant: "grpc-ws.v1", CPURatio: at(0.25), Allocs: spread{Median: 12.1}},
 			{Workload: "unary-32B-64-on-4", Variant: "grpc-ws.v1", CPURatio: at(0.26), Allocs: spread{Median: 12}},
 		},
-		Idle: []*idleResult{{Variant: "grpc-ws.v1", Resident: spread{Median: 6.6}}},
+		Idle:    []*idleResult{{Variant: "grpc-ws.v1", Resident: spread{Median: 6.6}}},
+		Stalled: &stalledResult{P99Ratio: spread{Median: 2.1}, Held: spread{Median: 80}},
 	}
 	type outcome struct{ measured, met bool }
 	want := map[string]outcome{
@@ -67,6 +115,8 @@ func TestGoals(t *testing.T) {
 		"unary-32B-64-on-1: allocations of grpc-ws.v1":     {true, false},
 		"unary-32B-64-on-4: allocations of grpc-ws.v1":     {true, true},
 		"idle: KiB resident of grpc-ws.v1":                 {true, false},
+		"stalled: p99 beside a stalled call, without = 1":  {true, false},
+		"stalled: KiB held per stalled call":               {true, true},
 	}
 	seen := 0
 	for _, g := range r.goals() {

@@ -36,6 +36,12 @@ func (r *report) goals() []goal {
 			heap.measured(res.HeapRatio["plain"])
 		}
 	}
+	latency := goal{Goal: "stalled: p99 beside a stalled call, without = 1", Limit: 2}
+	held := goal{Goal: "stalled: KiB held per stalled call", Limit: 80}
+	if r.Stalled != nil {
+		latency.measured(r.Stalled.P99Ratio)
+		held.measured(r.Stalled.Held)
+	}
 	return []goal{
 		cpu("unary-32B-64-on-1", "grpc-ws.v1", "native", 0.25),
 		cpu("unary-32B-64-on-4", "grpc-ws.v1", "native", 0.25),
@@ -47,6 +53,8 @@ func (r *report) goals() []goal {
 		cpu("push-32B", "grpc-ws.v1", "native", 0.30),
 		allocs("unary-32B-64-on-1", 12),
 		allocs("unary-32B-64-on-4", 12),
+		latency,
+		held,
 		resident,
 		cpu("unary-32B-64-on-1", "native", "plain", 1.05),
 		cpu("unary-32B-64-on-4", "native", "plain", 1.05),

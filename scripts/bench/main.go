@@ -1,8 +1,9 @@
 // Command bench measures what calls cost a server: user and system CPU time of its
 // process for each call or message, heap allocations, and the memory of idle
-// connections. Each variant of the server is a process of its own, this one is the
-// load. In a round the variants take turns, in an order that changes, so that what else
-// happens on the machine meets all alike; ratios are taken within a round.
+// connections; and what one call that stalls does to the others of its socket. Each
+// variant of the server is a process of its own, this one is the load. In a round the
+// variants take turns, in an order that changes, so that what else happens on the
+// machine meets all alike; ratios are taken within a round.
 //
 // It needs Linux. An answer that is not as it should be ends it with an error.
 package main
@@ -32,7 +33,7 @@ func main() {
 	flag.StringVar(&f.serve, "serve", "", "be the server of `VARIANT`, for a bench that is on standard input and output")
 	flag.BoolVar(&f.quick, "quick", false, "run everything for a moment, to see whether it works: the figures mean nothing")
 	flag.StringVar(&f.only, "only", "", "measure what `REGEXP` matches of workload/variant, such as push-32B/native")
-	flag.IntVar(&f.rounds, "rounds", 7, "number of rounds, of 0.7 s for each variant; of those with idle connections there are three at most")
+	flag.IntVar(&f.rounds, "rounds", 7, "number of rounds, of 0.7 s for each variant; of those that measure memory there are three at most")
 	flag.StringVar(&f.json, "json", "", "write all rounds, sums, ratios and goals to `FILE` as well")
 	flag.StringVar(&f.profile, "profile", "", "write to `DIR`, for each workload and variant, a profile of the server's CPU and one of its allocations since its start; of idle connections one of the heap")
 	flag.Parse()
@@ -71,10 +72,12 @@ func (f *flags) bench() (*bench, error) {
 	}
 	b := &bench{out: os.Stdout, plan: plan{
 		Rounds: f.rounds, Turns: 7, Turn: 100 * time.Millisecond, WarmUp: 200 * time.Millisecond,
-		Idle: idlePlan{Rounds: min(f.rounds, 3), Conns: 5000},
+		Idle:    idlePlan{Rounds: min(f.rounds, 3), Conns: 5000},
+		Stalled: idlePlan{Rounds: min(f.rounds, 3), Conns: 200},
 	}}
 	if f.quick {
-		b.plan = plan{Rounds: 2, Turns: 1, Turn: 20 * time.Millisecond, Idle: idlePlan{Rounds: 1, Conns: 200}}
+		b.plan = plan{Rounds: 2, Turns: 1, Turn: 20 * time.Millisecond,
+			Idle: idlePlan{Rounds: 1, Conns: 200}, Stalled: idlePlan{Rounds: 1, Conns: 20}}
 	}
 	var err error
 	if b.only, err = regexp.Compile(f.only); err != nil {

@@ -22,6 +22,7 @@ type report struct {
 	CPUs    int               `json:"cpus"`
 	Plan    plan              `json:"plan"`
 	Results []*result         `json:"results"`
+	Stalled *stalledResult    `json:"stalled"` // nil if it was not measured
 	Idle    []*idleResult     `json:"idle"`
 	Goals   []goal            `json:"goals"`
 }
@@ -93,6 +94,19 @@ func printIdle(w io.Writer, p idlePlan, results []*idleResult) error {
 	for _, r := range results {
 		fmt.Fprintf(t, "  %s\t%v\t%v\t%v\t%v\n", r.Variant, r.Resident, r.Heap, r.HeapRatio["plain"], r.Stack)
 	}
+	fmt.Fprintln(t)
+	return t.Flush()
+}
+
+func printStalled(w io.Writer, p idlePlan, r *stalledResult) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "%s, %d calls in flight\tµs p50\tµs p99\tp99, without = 1\n", stalledName, stalledOthers)
+	fmt.Fprintf(t, "  %s without a stalled call\t%v\t%v\t\n", r.Variant, r.Without.P50, r.Without.P99)
+	fmt.Fprintf(t, "  %s beside a stalled call\t%v\t%v\t%v\n", r.Variant, r.Beside.P50, r.Beside.P99, r.P99Ratio)
+	fmt.Fprintln(t)
+	fmt.Fprintf(t, "%s, %d connections\tKiB heap\tKiB stack\theap and stack, more than quiet\n", stalledName, p.Conns)
+	fmt.Fprintf(t, "  %s with a quiet call\t%v\t%v\t\n", r.Variant, r.Quiet.Heap, r.Quiet.Stack)
+	fmt.Fprintf(t, "  %s with a stalled call\t%v\t%v\t%v\n", r.Variant, r.Stalled.Heap, r.Stalled.Stack, r.Held)
 	fmt.Fprintln(t)
 	return t.Flush()
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -28,9 +29,13 @@ const messageCost = 16
 // socketClient calls by grpc-ws.v1, in binary frames made by hand.
 type socketClient struct {
 	conn
-	request []byte // what follows the number of the call
-	reply   []byte
-	replies int
+	window  int
+	call    *call
+	request []byte // what opens call, behind its number
+
+	stingy    bool            // no credit is given back
+	timed     bool            // whether latencies are taken
+	latencies []time.Duration // of calls, from start to end
 
 	lastCall uint32
 	calls    map[uint32]*socketCall
@@ -40,33 +45,52 @@ type socketClient struct {
 
 // socketCall is a call in flight.
 type socketCall struct {
+	*call
+	number   uint32
 	messages int
-	owed     int // credit to be given back
+	owed     int       // credit to be given back
+	started  time.Time // if the client is timed
 }
 
 func dialSocket(addr string, c *call) (client, error) {
+	s, err := dialWindow(addr, c, clientWindow)
+	if err != nil {
+		return nil, err // not a client that is a nil pointer
+	}
+	return s, nil
+}
+
+// dialWindow connects and tells the server how much it may send ahead, of a call.
+func dialWindow(addr string, c *call, window int) (*socketClient, error) {
 	raw, err := dial(addr)
 	if err != nil {
 		return nil, err
 	}
-	s := &socketClient{conn: raw, reply: c.reply, replies: c.replies, calls: make(map[uint32]*socketCall)}
+	s := &socketClient{conn: raw, window: window, call: c, request: openCall(c), calls: make(map[uint32]*socketCall)}
 	if err := s.upgrade(addr); err != nil {
 		s.Close()
 		return nil, err
 	}
-	open := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), c.method)
+	hello := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), uint64(window))
+	s.appendFrame(binaryFrame, protowire.AppendBytes(protowire.AppendTag(nil, 9, protowire.BytesType), hello))
+	return s, nil
+}
+
+// openCall is the frame that opens a call with its message, but for the number.
+func openCall(c *call) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(openMethod(c.method), 3, protowire.BytesType), c.request)
+}
+
+// openMethod is the part of it that names the method, with the metadata.
+func openMethod(method string) []byte {
+	open := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), method)
 	for _, kv := range requestMetadata {
 		var m []byte
 		m = protowire.AppendString(protowire.AppendTag(m, 1, protowire.BytesType), kv[0])
 		m = protowire.AppendString(protowire.AppendTag(m, 2, protowire.BytesType), kv[1])
 		open = protowire.AppendBytes(protowire.AppendTag(open, 2, protowire.BytesType), m)
 	}
-	s.request = protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), open)
-	s.request = protowire.AppendBytes(protowire.AppendTag(s.request, 3, protowire.BytesType), c.request)
-
-	window := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), clientWindow)
-	s.appendFrame(binaryFrame, protowire.AppendBytes(protowire.AppendTag(nil, 9, protowire.BytesType), window))
-	return s, nil
+	return protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), open)
 }
 
 // upgrade does the handshake.
@@ -88,17 +112,24 @@ func (s *socketClient) upgrade(addr string) error {
 	return nil
 }
 
-func (s *socketClient) start() {
+func (s *socketClient) start() { s.begin(s.call, s.request) }
+
+// begin gets a call ready to be sent whose first frame is opening, behind its number.
+func (s *socketClient) begin(c *call, opening []byte) *socketCall {
 	s.lastCall++
 	s.frame = appendCall(s.frame[:0], s.lastCall)
-	s.frame = append(s.frame, s.request...)
+	s.frame = append(s.frame, opening...)
 	s.appendFrame(binaryFrame, s.frame)
-	c := new(socketCall)
+	sc := new(socketCall)
 	if n := len(s.free); n > 0 {
-		c, s.free = s.free[n-1], s.free[:n-1]
-		*c = socketCall{}
+		sc, s.free = s.free[n-1], s.free[:n-1]
 	}
-	s.calls[s.lastCall] = c
+	*sc = socketCall{call: c, number: s.lastCall}
+	if s.timed {
+		sc.started = time.Now()
+	}
+	s.calls[s.lastCall] = sc
+	return sc
 }
 
 // finish says that the client is done, and waits for the server's answer.
@@ -185,7 +216,6 @@ func (s *socketClient) next() (opcode byte, payload []byte, ok bool) {
 // take looks at one frame of the protocol: how many messages came in it, and whether
 // it has ended its call.
 func (s *socketClient) take(p []byte) (messages int, done bool, err error) {
-	var id uint32
 	var c *socketCall
 	for len(p) > 0 {
 		number, kind, n := protowire.ConsumeTag(p)
@@ -209,8 +239,7 @@ func (s *socketClient) take(p []byte) (messages int, done bool, err error) {
 		p = p[n:]
 		switch number {
 		case 1: // call
-			id = uint32(v)
-			if c = s.calls[id]; c == nil {
+			if c = s.calls[uint32(v)]; c == nil {
 				return messages, done, errors.New("no such call")
 			}
 		case 3, 5, 6: // message, header, end
@@ -219,11 +248,11 @@ func (s *socketClient) take(p []byte) (messages int, done bool, err error) {
 			}
 			if number == 3 {
 				messages++
-				err = s.message(id, c, b)
+				err = s.message(c, b)
 			}
 			if number == 6 {
 				done = true
-				err = s.end(id, c, b)
+				err = s.end(c, b)
 			}
 			if err != nil {
 				return messages, done, err
@@ -236,28 +265,42 @@ func (s *socketClient) take(p []byte) (messages int, done bool, err error) {
 	return messages, done, nil
 }
 
-func (s *socketClient) message(id uint32, c *socketCall, b []byte) error {
-	if !bytes.Equal(b, s.reply) {
+func (s *socketClient) message(c *socketCall, b []byte) error {
+	if !bytes.Equal(b, c.reply) {
 		return errors.New("another message")
 	}
+	if c.owed >= s.window {
+		return fmt.Errorf("message %d, beyond the window", c.messages+1)
+	}
 	c.messages++
-	if c.owed += len(b) + messageCost; c.owed >= clientWindow/2 {
-		s.frame = appendCall(s.frame[:0], id)
-		s.frame = protowire.AppendVarint(protowire.AppendTag(s.frame, 7, protowire.VarintType), uint64(c.owed))
-		s.appendFrame(binaryFrame, s.frame)
-		c.owed = 0
+	if c.owed += c.cost(); c.owed >= s.window/2 && !s.stingy {
+		s.credit(c, c.owed)
 	}
 	return nil
 }
 
-func (s *socketClient) end(id uint32, c *socketCall, end []byte) error {
+// cost is what each message that comes back takes off the credit.
+func (c *call) cost() int { return len(c.reply) + messageCost }
+
+// credit gets credit ready to be given back.
+func (s *socketClient) credit(c *socketCall, n int) {
+	s.frame = appendCall(s.frame[:0], c.number)
+	s.frame = protowire.AppendVarint(protowire.AppendTag(s.frame, 7, protowire.VarintType), uint64(n))
+	s.appendFrame(binaryFrame, s.frame)
+	c.owed -= n
+}
+
+func (s *socketClient) end(c *socketCall, end []byte) error {
 	if code, ok := statusCode(end); !ok || code != 0 {
 		return fmt.Errorf("ended with code %d", code)
 	}
-	if c.messages != s.replies {
-		return fmt.Errorf("ended after %d messages, want %d", c.messages, s.replies)
+	if c.messages != c.replies {
+		return fmt.Errorf("ended after %d messages, want %d", c.messages, c.replies)
 	}
-	delete(s.calls, id)
+	if s.timed {
+		s.latencies = append(s.latencies, time.Since(c.started))
+	}
+	delete(s.calls, c.number)
 	s.free = append(s.free, c)
 	return nil
 }
