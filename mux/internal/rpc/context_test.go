@@ -18,7 +18,7 @@ import (
 func TestCallContext(t *testing.T) {
 	for _, tt := range []struct {
 		name            string
-		parent, timeout time.Duration // zero: none
+		parent, timeout time.Duration // seconds, as the others; zero: none
 		cancelled       bool          // the parent, by hand
 		end             time.Duration // when Cancel is called; zero: never
 		at              time.Duration // when it has ended
@@ -40,17 +40,17 @@ func TestCallContext(t *testing.T) {
 					defer cancel()
 					var deadline time.Time
 					if tt.parent > 0 {
-						deadline = time.Now().Add(tt.parent)
+						deadline = time.Now().Add(tt.parent * time.Second)
 						parent, cancel = context.WithDeadline(parent, deadline)
 						defer cancel()
 					}
 					if tt.cancelled {
 						cancel()
 					}
-					call := &rpc.Call{Peer: new(peer.Peer), Timeout: tt.timeout}
+					call := &rpc.Call{Peer: new(peer.Peer), Timeout: tt.timeout * time.Second}
 					call.Begin(parent)
 					ctx := call.Context()
-					if own := time.Now().Add(tt.timeout); tt.timeout > 0 && (deadline.IsZero() || own.Before(deadline)) {
+					if own := time.Now().Add(tt.timeout * time.Second); tt.timeout > 0 && (deadline.IsZero() || own.Before(deadline)) {
 						deadline = own
 					}
 					if got, ok := ctx.Deadline(); !got.Equal(deadline) || ok == deadline.IsZero() {
@@ -73,7 +73,7 @@ func TestCallContext(t *testing.T) {
 						if tt.end > 0 && step == tt.end {
 							call.Cancel()
 						}
-						time.Sleep(1)
+						time.Sleep(time.Second)
 					}
 					if tt.end > 0 && step == tt.end {
 						call.Cancel()
