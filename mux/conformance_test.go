@@ -69,7 +69,7 @@ var (
 			request := fmt.Sprintf(`{"call":%d,"open":{"method":"%s"},"message":%s%s}`, n+1, echoPath, message, fillerJSON(filler))
 			replies := texts(fmt.Sprintf(`{"call":%d,"message":%s,"end":{}}`, n+1, message))
 			if n == 0 {
-				hello := fmt.Sprintf(`{"hello":{"window":65536,"maxMessage":%d,"maxCalls":100}}`, conformanceLimit)
+				hello := fmt.Sprintf(`{"hello":{"window":65536,"maxMessage":%d,"maxCalls":256}}`, conformanceLimit)
 				replies = append(texts(hello), replies...)
 			}
 			return request, replies
@@ -97,7 +97,7 @@ var (
 		MaxContent: conformanceLimit - 4, // tag and length,
 		MaxFrames:  maxFrames,
 	}
-	helloFrame = field(9, number(1, 65536)+number(2, conformanceLimit)+number(3, 100))
+	helloFrame = field(9, number(1, 65536)+number(2, conformanceLimit)+number(3, 256))
 )
 
 func texts(s string) []string {

@@ -23,7 +23,7 @@ const Subprotocol = "grpc-ws.v1"
 
 // Limits of one socket (PROTOCOL.md, section 5).
 const (
-	maxCalls      = 100
+	maxCalls      = 256
 	maxMetadata   = 16 << 10 // bytes of open or hello
 	metadataCost  = 32       // of each key and value, beside their length
 	firstFrame    = 10 * time.Second

@@ -30,7 +30,7 @@ func (s *server) calls() *client {
 	return s.dial("/grpc-ws", http.Header{"Sec-Websocket-Protocol": {"chat, grpc-ws.v1"}})
 }
 
-const hello = `{"hello":{"window":65536,"maxMessage":1000,"maxCalls":100}}`
+const hello = `{"hello":{"window":65536,"maxMessage":1000,"maxCalls":256}}`
 
 // exchange sends and wants texts: those that begin with > and <.
 func (c *client) exchange(lines ...string) {
@@ -300,7 +300,7 @@ func (c *client) wantEnd(call int, prefix string) {
 func TestMaxMessageBytesUnlimited(t *testing.T) {
 	c := startWith(t, rpc.Config{MaxMessageBytes: math.MaxInt}, services).calls()
 	c.text(`{}`)
-	c.wantText(`{"hello":{"window":65536,"maxMessage":4294967295,"maxCalls":100}}`)
+	c.wantText(`{"hello":{"window":65536,"maxMessage":4294967295,"maxCalls":256}}`)
 	text := strings.Repeat("x", 100_000)
 	c.text(`{"call":1,"open":{"method":"echo.v1.EchoService/Echo"},"message":{"message":"` + text + `"}}`)
 	c.wantText(`{"call":1,"message":{"message":"` + text + `"},"end":{}}`)

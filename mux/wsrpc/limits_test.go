@@ -77,21 +77,21 @@ func TestMaxCalls(t *testing.T) {
 			n++
 			p.send(open(n, method, `,"message":"x"`))
 		}
-		for range 100 {
+		for range 256 {
 			next("Unary")
 		}
 		p.want(helloText)
 		synctest.Wait()
 		p.quiet()
 		next("Bidi")
-		p.wantEnd(101, 8)
+		p.wantEnd(257, 8)
 		// One that is over makes room for one.
 		p.send(`{"call":7,"cancel":true}`)
 		next("Server")
 		synctest.Wait()
 		p.quiet()
 		next("Client")
-		p.wantEnd(103, 8)
+		p.wantEnd(259, 8)
 	})
 }
 
@@ -169,7 +169,7 @@ func TestMaxStubbornCalls(t *testing.T) {
 			<-release
 			return new(text), nil
 		}}, nil)
-		for i := 1; i <= 200; i++ {
+		for i := 1; i <= 512; i++ {
 			p.send(open(i, "Unary", `,"message":"x"`))
 			<-began
 			p.send(fmt.Sprintf(`{"call":%d,"cancel":true}`, i))
@@ -177,14 +177,14 @@ func TestMaxStubbornCalls(t *testing.T) {
 		p.want(helloText)
 		synctest.Wait()
 		p.quiet()
-		p.send(open(201, "Unary", `,"message":"x"`))
-		p.wantEnd(201, 8)
+		p.send(open(513, "Unary", `,"message":"x"`))
+		p.wantEnd(513, 8)
 		close(release)
 		synctest.Wait()
 		p.quiet() // nothing is said of cancelled calls
-		p.send(open(202, "Unary", `,"message":"x"`))
+		p.send(open(514, "Unary", `,"message":"x"`))
 		<-began
-		p.want(`{"call":202,"message":"","end":{}}`)
+		p.want(`{"call":514,"message":"","end":{}}`)
 		p.close()
 	})
 }

@@ -1,11 +1,15 @@
 package wsrpc_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
+
+	"google.golang.org/grpc"
 
 	"oneport/mux/internal/rpc"
 )
@@ -72,11 +76,25 @@ func (c *client) allKinds(first, n, skip int) {
 	}
 }
 
-// All kinds at once on one socket, several times over.
+// All kinds at once on one socket, several times over: no handler begins before all have
+// been called.
 func TestAllKindsAtOnce(t *testing.T) {
-	c := startWith(t, rpc.Config{}, services).calls()
+	const n = 200
+	var called sync.WaitGroup
+	meet := func() { called.Done(); called.Wait() }
+	c := startWith(t, rpc.Config{
+		UnaryInterceptors: []grpc.UnaryServerInterceptor{func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			meet()
+			return handler(ctx, req)
+		}},
+		StreamInterceptors: []grpc.StreamServerInterceptor{func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			meet()
+			return handler(srv, ss)
+		}},
+	}, services).calls()
 	for round := range 4 {
-		c.allKinds(1+100*round, 100, 0)
+		called.Add(n)
+		c.allKinds(1+n*round, n, 0)
 	}
 }
 

@@ -190,4 +190,4 @@ func (p *pipeClient) quiet() {
 	}
 }
 
-const helloText = `{"hello":{"window":65536,"maxMessage":4194304,"maxCalls":100}}`
+const helloText = `{"hello":{"window":65536,"maxMessage":4194304,"maxCalls":256}}`
