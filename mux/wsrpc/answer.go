@@ -38,9 +38,12 @@ func (a *answer) set(kind socket.Kind, call uint32, m any) error {
 		a.buf = answerBuffers.Get().(*[]byte)
 	}
 	b, err := codec(kind).Append((*a.buf)[:answerRoom], m)
+	if err != nil {
+		return err // b may be nil
+	}
 	*a.buf = b
-	if err != nil || kind != socket.Binary {
-		return err
+	if kind != socket.Binary {
+		return nil
 	}
 	var front [answerRoom]byte
 	f := appendUint(front[:0], 1, uint64(call))

@@ -1,0 +1,26 @@
+package wsrpc
+
+import (
+	"testing"
+
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"oneport/mux/internal/socket"
+)
+
+// A message that cannot be encoded costs its own call and nobody else an answer: the
+// buffer is used again.
+func TestAnswerAfterError(t *testing.T) {
+	for _, kind := range []socket.Kind{socket.Text, socket.Binary} {
+		var a answer
+		// Of a map with such a key protobuf returns nothing, not what it was given.
+		if err := a.set(kind, 1, &structpb.Struct{Fields: map[string]*structpb.Value{"\xff": nil}}); err == nil {
+			t.Errorf("kind %d: a key that is not UTF-8 is encoded", kind)
+		}
+		if err := a.set(kind, 1, wrapperspb.String("x")); err != nil {
+			t.Errorf("kind %d: the message after one that cannot be encoded: %v", kind, err)
+		}
+		a.release()
+	}
+}
