@@ -210,8 +210,10 @@ func (f *frame) parseOpen(b []byte) error {
 	switch {
 	case f.open != nil: // in protobuf a second one is merged with the first
 		last = nil
-		if err := f.open.parseMetadata(f.open.raw, 0); err != nil {
-			return err
+		if f.open.repeats {
+			if err := f.open.parseMetadata(f.open.raw, 0); err != nil {
+				return err
+			}
 		}
 		f.open.repeats, f.open.raw = false, nil
 	case last != nil:

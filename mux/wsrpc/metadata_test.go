@@ -43,6 +43,8 @@ func TestMetadataRemembered(t *testing.T) {
 		// A second open in one frame is merged with the first.
 		{frame: open(metadata.MD{"a": {"1"}}), more: (&frame{open: &openFrame{metadata: metadata.MD{"a": {"4"}}}}).appendBinary(nil),
 			want: `a=["1" "4"] b=["handshake"] c=[]`},
+		{frame: open(metadata.MD{"a": {"5"}}), more: (&frame{open: &openFrame{metadata: metadata.MD{"a": {"4"}}}}).appendBinary(nil),
+			want: `a=["5" "4"] b=["handshake"] c=[]`},
 		{frame: open(metadata.MD{"a": {"1"}}), want: `a=["1"] b=["handshake"] c=[]`},
 		{frame: withHello, want: `a=["1"] b=["told again"] c=[]`},
 		{frame: open(metadata.MD{"a": {"1"}}), want: `a=["1"] b=["told again"] c=[]`},
