@@ -24,8 +24,9 @@ type callContext struct {
 
 	inner atomic.Pointer[innerContext] // nil until it is needed
 
-	mu  sync.Mutex // of the change of inner
-	err error      // why the context has ended before there was an inner; guarded by mu
+	mu   sync.Mutex // of the change of inner
+	err  error      // why the context has ended before there was an inner; guarded by mu
+	self bool       // that was not the parent's end; guarded by mu
 }
 
 type innerContext struct {
@@ -66,7 +67,7 @@ func (c *callContext) errLocked() error {
 		c.err = c.parent.Err()
 	}
 	if c.err == nil && c.own && !time.Now().Before(c.deadline) {
-		c.err = context.DeadlineExceeded
+		c.err, c.self = context.DeadlineExceeded, true
 	}
 	return c.err
 }
@@ -92,7 +93,7 @@ func (c *callContext) end() {
 	if inner := c.inner.Load(); inner != nil {
 		inner.cancel()
 	} else if c.errLocked() == nil {
-		c.err = context.Canceled
+		c.err, c.self = context.Canceled, true
 	}
 }
 
@@ -107,11 +108,14 @@ func (c *callContext) real() context.Context {
 		return inner.Context
 	}
 	inner := new(innerContext)
-	err := c.errLocked()
+	err, parent := c.errLocked(), c.parent
+	if c.self { // the parent may have ended since, for another reason
+		parent = context.WithoutCancel(parent)
+	}
 	if c.own && err != context.Canceled {
-		inner.Context, inner.cancel = context.WithDeadline(c.parent, c.deadline)
+		inner.Context, inner.cancel = context.WithDeadline(parent, c.deadline)
 	} else {
-		inner.Context, inner.cancel = context.WithCancel(c.parent)
+		inner.Context, inner.cancel = context.WithCancel(parent)
 	}
 	if err == context.Canceled {
 		inner.cancel()

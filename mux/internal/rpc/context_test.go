@@ -127,3 +127,36 @@ func TestCallContextCause(t *testing.T) {
 		t.Errorf("Cause = %v, want %v", err, why)
 	}
 }
+
+// An error that was told stays, though the parent ends for another reason before the
+// context is first waited for.
+func TestCallContextKeepsError(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		timeout time.Duration
+		end     func(*rpc.Call)
+		want    error
+	}{
+		{"timeout", 1, func(*rpc.Call) { time.Sleep(1) }, context.DeadlineExceeded},
+		{"cancel", 0, (*rpc.Call).Cancel, context.Canceled},
+		{"cancel before timeout", 1, (*rpc.Call).Cancel, context.Canceled},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				parent, cancel := context.WithCancelCause(t.Context())
+				call := &rpc.Call{Peer: new(peer.Peer), Timeout: tt.timeout}
+				call.Begin(parent)
+				ctx := call.Context()
+				tt.end(call)
+				if err := ctx.Err(); err != tt.want {
+					t.Fatalf("Err = %v, want %v", err, tt.want)
+				}
+				cancel(errors.New("later"))
+				<-ctx.Done()
+				if err, cause := ctx.Err(), context.Cause(ctx); err != tt.want || cause != tt.want {
+					t.Errorf("Err = %v, cause %v, want %v", err, cause, tt.want)
+				}
+			})
+		})
+	}
+}
