@@ -133,7 +133,9 @@ func (s *multiplexer) receive(m *socket.Message) (kept bool, breach *socket.Clos
 		s.hello(f.hello)
 	}
 	if f.open != nil {
-		return s.begin(&f, m), nil
+		kept = s.begin(&f, m)
+		s.lastOpen.space = openFrame{} // through which an idle socket would keep m
+		return kept, nil
 	}
 	c := s.crew.find(f.call)
 	if c == nil { // it is over, or was refused, or the frame is not of a call

@@ -49,7 +49,7 @@ type lastOpen struct {
 	raw    []byte
 }
 
-// maxRaw is how many bytes of metadata are remembered.
+// maxRaw is how many bytes are remembered of metadata, and of the name of a method.
 const maxRaw = 1 << 10
 
 // keep remembers the metadata of o, which the receiver has accepted.
@@ -63,7 +63,7 @@ func (l *lastOpen) keep(o *openFrame) bool {
 
 // name is b as a string.
 func (l *lastOpen) name(b []byte) string {
-	if l == nil {
+	if l == nil || len(b) > maxRaw {
 		return string(b)
 	}
 	if string(b) != l.method {

@@ -77,3 +77,34 @@ func TestMetadataRemembered(t *testing.T) {
 		t.Error("nothing was remembered")
 	}
 }
+
+// An idle socket keeps little of the call before: neither its message nor what is large.
+func TestRememberedIsSmall(t *testing.T) {
+	p := connect(t, &script{unary: func(context.Context, *text) (*text, error) { return new(text), nil }}, nil)
+	defer p.close()
+	for i, tt := range []struct {
+		method     string
+		remembered bool
+	}{
+		{"/t/Unary", true},
+		{strings.Repeat("x", maxRaw), true},
+		{strings.Repeat("y", maxRaw+1), false},
+	} {
+		f := &frame{call: uint32(i + 1), open: &openFrame{method: tt.method, metadata: metadata.MD{"a": {"1"}}}, message: make([]byte, 1<<20)}
+		if err := p.ws.WriteMessage(websocket.BinaryMessage, f.appendBinary(nil)); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			<-p.got // hello
+		}
+		<-p.got
+		// The ping has been read when the pong has come, and what was before it done with.
+		if err := p.ws.WriteMessage(websocket.BinaryMessage, (&frame{ping: new(uint64)}).appendBinary(nil)); err != nil {
+			t.Fatal(err)
+		}
+		<-p.got
+		if l := &p.mux.lastOpen; l.space.raw != nil || (l.method == tt.method) != tt.remembered {
+			t.Errorf("%.10s, %d bytes: %d bytes of a frame and a method of %d are kept", tt.method, len(tt.method), cap(l.space.raw), len(l.method))
+		}
+	}
+}
