@@ -18,9 +18,8 @@ const (
 )
 
 const (
-	// stalledOthers is how many calls are in flight beside it, or without it. With
-	// it they are as many as a socket may have.
-	stalledOthers = 99
+	// stalledOthers is how many calls are in flight beside it, or without it.
+	stalledOthers = 100
 
 	stalledWindow = 64 << 10
 	stalledSize   = 4 << 10 // of its messages

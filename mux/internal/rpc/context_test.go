@@ -137,9 +137,9 @@ func TestCallContextKeepsError(t *testing.T) {
 		end     func(*rpc.Call)
 		want    error
 	}{
-		{"timeout", 1, func(*rpc.Call) { time.Sleep(1) }, context.DeadlineExceeded},
+		{"timeout", time.Second, func(*rpc.Call) { time.Sleep(time.Second) }, context.DeadlineExceeded},
 		{"cancel", 0, (*rpc.Call).Cancel, context.Canceled},
-		{"cancel before timeout", 1, (*rpc.Call).Cancel, context.Canceled},
+		{"cancel before timeout", time.Second, (*rpc.Call).Cancel, context.Canceled},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
