@@ -54,7 +54,7 @@ func (c *call) feed(f *frame, m *socket.Message) (kept bool) {
 			c.fail(rpc.ErrTooLarge(len(f.message), limit))
 		} else {
 			var err error
-			if kept, err = c.in.put(f.message, m); err != nil {
+			if kept, err = c.in.put(c.owner.conn.Context(), f.message, m); err != nil {
 				c.fail(err)
 			}
 		}

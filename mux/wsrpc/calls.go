@@ -37,9 +37,10 @@ const (
 // multiplexer is one socket of grpc-ws.v1. The socket's own goroutine reads and never
 // waits for a call; a crew runs them. All have ended when run returns.
 type multiplexer struct {
-	conn *socket.Conn
-	reg  *rpc.Registry
-	crew crew
+	conn    *socket.Conn
+	reg     *rpc.Registry
+	crew    crew
+	backlog backlog
 
 	// The reader's own.
 	handshake *handshake
@@ -68,6 +69,7 @@ func newMultiplexer(c *socket.Conn, reg *rpc.Registry, handshake *handshake, b *
 		maxAnswer: math.MaxInt,
 	}
 	s.lastOpen.room = len(s.metadata)
+	s.backlog.setLimit(reg.MaxMessageBytes())
 	c.SetLimit(min(reg.MaxMessageBytes(), math.MaxInt-frameRoom-1) + frameRoom)
 	c.Gather(s.crew.several)
 	return s
@@ -210,7 +212,7 @@ func (s *multiplexer) begin(f *frame, m *socket.Message) (kept bool) {
 	s.last = f.call
 	c := &call{
 		owner: s, number: f.call, kind: m.Kind,
-		in: requests{left: window}, out: credit{left: s.window}, maxAnswer: s.maxAnswer,
+		in: requests{left: window, all: &s.backlog}, out: credit{left: s.window}, maxAnswer: s.maxAnswer,
 		answer: answer{kind: m.Kind},
 	}
 	err := s.prepare(c, f.open)
@@ -224,10 +226,10 @@ func (s *multiplexer) begin(f *frame, m *socket.Message) (kept bool) {
 	kept = c.feed(f, m)
 	if err := s.crew.start(c); err != nil {
 		c.known.Cancel()
+		c.in.drop()
 		if err != errLeaving {
 			s.refuse(c, err)
 		}
-		return false
 	}
 	return kept
 }

@@ -75,6 +75,9 @@ type request struct {
 	buf  *socket.Message // that data is a part of, or nil
 }
 
+// cost is what the message is counted for.
+func (r *request) cost() int64 { return int64(len(r.data)) + messageCost }
+
 func (r *request) release() {
 	if r.buf != nil {
 		r.buf.Release()
@@ -84,7 +87,8 @@ func (r *request) release() {
 // requests are the messages of one call that its handler has not received yet. They
 // are bounded by the credit that the client has. One goroutine may put while one takes.
 type requests struct {
-	single bool // the method takes one message
+	single bool     // the method takes one message
+	all    *backlog // of the socket
 
 	mu     sync.Mutex
 	first  [1]request    // of queue, so that one that comes alone needs no memory; guarded by mu
@@ -98,12 +102,13 @@ type requests struct {
 
 var (
 	errNoCredit = status.Error(codes.ResourceExhausted, "message without credit")
+	errBacklog  = status.Error(codes.ResourceExhausted, "too much of the socket's calls waits for their handlers")
 	errSurplus  = status.Error(codes.Unimplemented, "message after the half-close, or a second one where the method takes one")
 )
 
 // put adds a message, whose bytes are in m or a copy, and reports whether it has kept
-// m. The error ends the call.
-func (q *requests) put(data []byte, m *socket.Message) (kept bool, err error) {
+// m. The error ends the call. ctx is of the socket.
+func (q *requests) put(ctx context.Context, data []byte, m *socket.Message) (kept bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
@@ -115,6 +120,20 @@ func (q *requests) put(data []byte, m *socket.Message) (kept bool, err error) {
 		return false, errNoCredit
 	}
 	r := request{kind: m.Kind, data: data}
+	if !q.all.add(r.cost()) {
+		q.mu.Unlock()
+		added := q.all.wait(ctx, r.cost())
+		q.mu.Lock()
+		if added && q.over {
+			q.all.remove(r.cost())
+		}
+		if q.over {
+			return false, nil
+		}
+		if !added {
+			return false, errBacklog
+		}
+	}
 	if m.Kind == socket.Binary { // of JSON the decoder has made a copy
 		// What waits is to hold little more memory than it counts for.
 		if room := 2 * len(data); cap(m.Data) <= room || len(q.queue) == 0 && cap(m.Data) <= 16<<10 {
@@ -127,7 +146,7 @@ func (q *requests) put(data []byte, m *socket.Message) (kept bool, err error) {
 		q.queue = q.first[:0]
 	}
 	q.queue = append(q.queue, r)
-	q.left -= int64(len(data)) + messageCost
+	q.left -= r.cost()
 	q.closed = q.single
 	q.wake()
 	return kept, nil
@@ -147,6 +166,7 @@ func (q *requests) drop() {
 	defer q.mu.Unlock()
 	q.over = true
 	for i := range q.queue {
+		q.all.remove(q.queue[i].cost())
 		q.queue[i].release()
 	}
 	q.queue = nil
@@ -172,7 +192,8 @@ func (q *requests) take(ctx context.Context) (r request, give uint32, err error)
 			if q.queue = q.queue[1:]; len(q.queue) == 0 {
 				q.queue = nil
 			}
-			give = q.giveLocked(len(r.data))
+			q.all.remove(r.cost())
+			give = q.giveLocked(r.cost())
 			q.mu.Unlock()
 			return r, give, nil
 		case q.over: // and what was dropped is missing
@@ -195,11 +216,11 @@ func (q *requests) take(ctx context.Context) (r request, give uint32, err error)
 	}
 }
 
-// giveLocked counts a message of size bytes as taken. Credit is given back in parts of
+// giveLocked counts a message of this cost as taken. Credit is given back in parts of
 // a quarter of the window, so that a client never has to wait for a handler that keeps
 // up; not when the client has nothing more to send.
-func (q *requests) giveLocked(size int) uint32 {
-	q.taken += int64(size) + messageCost
+func (q *requests) giveLocked(cost int64) uint32 {
+	q.taken += cost
 	if q.closed || q.taken < window/4 {
 		return 0
 	}

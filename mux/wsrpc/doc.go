@@ -19,13 +19,14 @@
 //
 // # What a peer can make a socket hold
 //
-// Of a client, at the server: one WebSocket message that is being read; for each of 256
-// calls a window of 64 KiB and one message more, 4 MiB by default, if the handler does
-// not receive them; the metadata of each, 16 KiB, and that of the handshake and the
-// last hello; handlers of 256 more calls that it has cancelled and that do not end; 64
-// KiB of answers that wait and as much that is being written, with one answer in the
-// hands of each handler, and 100 refusals of calls with either. An empty message is
-// counted for 16 bytes and takes 40.
+// Of a client, at the server: one WebSocket message that is being read; of messages that
+// handlers have not received a window of 64 KiB for each of 256 calls, and one message
+// more, 4 MiB by default, in all calls together (backlog.go), in buffers of twice their
+// size or 16 KiB; the metadata of each call, 16 KiB, and that of the handshake and the last
+// hello; handlers of 256 more calls that it has cancelled and that do not end; 64 KiB of
+// answers that wait and as much that is being written, with one answer in the hands of
+// each handler, and 100 refusals of calls with either. An empty message is counted for 16
+// bytes and takes 40.
 //
 // Of a server, at the client: 64 KiB of the answer to the handshake; one WebSocket
 // message that is being read; for each call its window and one message more, and a

@@ -98,6 +98,8 @@ func connect(t testing.TB, s *script, header http.Header) *pipeClient {
 	d := websocket.Dialer{
 		NetDialContext: func(context.Context, string, string) (net.Conn, error) { return far, nil },
 		Subprotocols:   []string{Subprotocol},
+		// gorilla makes a frame of what the buffer holds.
+		WriteBufferSize: 64 << 10,
 	}
 	ws, res, err := d.Dial("ws://x/grpc-ws", header)
 	if err != nil {

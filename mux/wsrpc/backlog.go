@@ -1,0 +1,81 @@
+package wsrpc
+
+import (
+	"context"
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// backlog is what waits for the handlers of all calls of a socket. Credit bounds it for
+// each call, but for one message, which may be much larger than the credit. Only the
+// reader of the socket adds.
+type backlog struct {
+	limit int64
+	cost  atomic.Int64
+
+	freed atomic.Pointer[chan struct{}] // a token when cost has fallen; nil until somebody waits
+	vain  bool                          // the last wait was, and cost has not fallen since
+}
+
+// patience is how long the reader waits for handlers that are to take what waits.
+const patience = time.Second
+
+// setLimit sets how much may wait where this is the largest message: the windows of all
+// calls, and one such message.
+func (b *backlog) setLimit(maxMessage int) {
+	const others = maxCalls*window + messageCost
+	b.limit = min(int64(maxMessage), math.MaxInt64-others) + others
+}
+
+// add reports false, and has done nothing, if that is above the limit.
+func (b *backlog) add(cost int64) bool {
+	if b.cost.Add(cost) > b.limit {
+		b.cost.Add(-cost)
+		return false
+	}
+	return true
+}
+
+// wait is add once there is room, if there is within the patience. Large messages of many
+// calls can come faster than workers get to run. Where handlers take nothing, a client
+// waits for that once.
+func (b *backlog) wait(ctx context.Context, cost int64) bool {
+	freed := b.freed.Load()
+	if freed == nil {
+		c := make(chan struct{}, 1)
+		freed = &c
+		b.freed.Store(freed)
+	}
+	var late <-chan time.Time
+	for !b.add(cost) {
+		select {
+		case <-*freed:
+			b.vain = false
+			continue
+		default:
+		}
+		if b.vain {
+			return false
+		}
+		if late == nil {
+			late = time.After(patience)
+		}
+		select {
+		case <-*freed:
+		case <-late:
+			b.vain = true
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+func (b *backlog) remove(cost int64) {
+	b.cost.Add(-cost)
+	if freed := b.freed.Load(); freed != nil {
+		signal(*freed)
+	}
+}
