@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -125,42 +124,4 @@ func TestStalledCalls(t *testing.T) {
 	c.text(`{"call":1,"cancel":true}`)
 	c.text(`{"call":2,"cancel":true}`)
 	c.allKinds(200, 96, 2)
-}
-
-// Calls and sockets that end at any point leave nothing behind; TestMain looks for
-// goroutines.
-func TestAborts(t *testing.T) {
-	sockets, calls := 20, 500
-	if testing.Short() {
-		sockets = 4
-	}
-	s := startWith(t, rpc.Config{}, services)
-	for i := range sockets {
-		random := rand.New(rand.NewPCG(1, uint64(i)))
-		c := s.calls()
-		drained := make(chan struct{})
-		go func() { // ends with the socket
-			defer close(drained)
-			for {
-				if _, _, err := c.ReadMessage(); err != nil {
-					return
-				}
-			}
-		}()
-		for n := 1; n <= calls; n++ {
-			k := kinds[random.IntN(4)]
-			for _, f := range k.send[:1+random.IntN(len(k.send))] {
-				c.text(fmt.Sprintf(f, n))
-			}
-			c.text(fmt.Sprintf(`{"call":%d,"cancel":true}`, n))
-		}
-		for n := 1; n <= 50; n++ {
-			c.text(fmt.Sprintf(`{"call":%d,"open":{"method":"echo.v1.EchoService/Converse"}}`, calls+n))
-		}
-		c.NetConn().Close()
-		<-drained
-	}
-	if err := s.sockets.Close(); err != nil {
-		t.Errorf("Close = %v", err)
-	}
 }
