@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -139,9 +140,36 @@ func FuzzFrameBinary(f *testing.F) {
 			}
 		}
 	}
+	open := (&frame{call: 1, open: &openFrame{method: "m", metadata: metadata.MD{"a": {"1", "2"}}}}).appendBinary(nil)
+	f.Add(open)
+	f.Add(append(open, open...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var first, again frame
-		if err := first.parseBinary(b); err != nil {
+		err := first.parseBinary(b)
+		last := new(lastOpen)
+		for _, frames := range []string{"alone", "repeated"} { // what is remembered makes no difference
+			got := frame{last: last}
+			if gotErr := got.parseBinary(b); gotErr != err && fmt.Sprint(gotErr) != fmt.Sprint(err) {
+				t.Fatalf("%x, %s: %v, want %v", b, frames, gotErr, err)
+			}
+			if err != nil {
+				continue
+			}
+			if o := got.open; o != nil {
+				last.keep(o)
+				if o.repeats {
+					if err := o.parseMetadata(o.raw, 0); err != nil {
+						t.Fatalf("%x, %s: %v", b, frames, err)
+					}
+				}
+				o.repeats, o.raw = false, nil
+			}
+			got.last = nil
+			if diff := diffFrames(&first, &got); diff != "" {
+				t.Fatalf("%x, %s (-want +got):\n%s", b, frames, diff)
+			}
+		}
+		if err != nil {
 			if len(err.Error()) > 123 {
 				t.Fatalf("an error of %d bytes", len(err.Error()))
 			}
