@@ -212,9 +212,10 @@ func (s *multiplexer) begin(f *frame, m *socket.Message) (kept bool) {
 	s.last = f.call
 	c := &call{
 		owner: s, number: f.call, kind: m.Kind,
-		in: requests{left: window, all: &s.backlog}, out: credit{left: s.window}, maxAnswer: s.maxAnswer,
+		in: requests{left: window, all: &s.backlog}, maxAnswer: s.maxAnswer,
 		answer: answer{kind: m.Kind},
 	}
+	c.out.left.Store(s.window)
 	err := s.prepare(c, f.open)
 	if err != nil || f.cancel {
 		if s.crew.pass(f.call) == nil && !f.cancel {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -22,18 +23,19 @@ const (
 // credit is what the server may still send of a call. One goroutine at a time waits
 // and spends, while another adds.
 type credit struct {
+	left atomic.Int64
+
 	mu   sync.Mutex
-	left int64         // guarded by mu
 	more chan struct{} // a token when left has grown; nil until somebody waits; guarded by mu
 }
 
 // add reports false if that makes more than there may be.
 func (c *credit) add(n uint32) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.left += int64(n); c.left > maxCredit {
+	if c.left.Add(int64(n)) > maxCredit {
 		return false
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.more != nil {
 		signal(c.more)
 	}
@@ -42,31 +44,27 @@ func (c *credit) add(n uint32) bool {
 
 // wait returns nil as soon as there is credit, or the error of ctx.
 func (c *credit) wait(ctx context.Context) error {
-	for {
+	for c.left.Load() <= 0 {
 		c.mu.Lock()
-		if c.left > 0 {
-			c.mu.Unlock()
-			return nil
-		}
 		if c.more == nil {
 			c.more = make(chan struct{}, 1)
 		}
 		more := c.more
 		c.mu.Unlock()
+		if c.left.Load() > 0 { // before add has found more
+			return nil
+		}
 		select {
 		case <-more:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+	return nil
 }
 
 // spend takes off what a message of size bytes costs.
-func (c *credit) spend(size int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.left -= int64(size) + messageCost
-}
+func (c *credit) spend(size int) { c.left.Add(-int64(size) - messageCost) }
 
 // request is one message of a client.
 type request struct {
