@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,6 +79,47 @@ func TestSilentPeer(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The same over TCP, which is waited for in another way than a net.Pipe, and over TLS.
+func TestSilentPeerOverTCP(t *testing.T) {
+	for name, secure := range map[string]bool{"TCP": false, "TLS": true} {
+		for alive, drip := range map[string][]byte{"silent": nil, "octets of a message": text(long(100))} {
+			t.Run(name+" "+alive, func(t *testing.T) {
+				end := make(chan error, 1)
+				var messages atomic.Int32
+				s := NewServer(Config{PingInterval: 50 * time.Millisecond, PongTimeout: 50 * time.Millisecond, Log: quiet})
+				c := newClient(t, serve(t, s, secure, func(c *Conn) {
+					for {
+						m, err := c.Read()
+						if err != nil {
+							end <- err
+							return
+						}
+						messages.Add(1)
+						m.Release()
+					}
+				})())
+				c.open()
+				start := time.Now()
+				c.send(text("a"))
+				tick := time.NewTicker(10 * time.Millisecond)
+				defer tick.Stop()
+				for len(drip) > 0 && len(end) == 0 {
+					<-tick.C
+					c.conn.Write(drip[:1]) // in vain once the server has hung up
+					drip = drip[1:]
+				}
+				err := <-end
+				if took := time.Since(start); !errors.Is(err, os.ErrDeadlineExceeded) || took < 100*time.Millisecond {
+					t.Errorf("ended after %v with %v, want 100ms and a timeout", took, err)
+				}
+				if n := messages.Load(); n != 1 {
+					t.Errorf("%d messages came, want 1: the octets have kept the socket", n)
+				}
+			})
+		}
 	}
 }
 
