@@ -339,6 +339,29 @@ func TestShutdownTellsNewClients(t *testing.T) {
 	}
 }
 
+// The request of a new connection of HTTP/1 is answered, though the server begins to go
+// meanwhile. net/http drops one that it has just read, hence the many.
+func TestShutdownAnswersNewClients(t *testing.T) {
+	for range 300 {
+		synctest.Test(t, func(t *testing.T) {
+			s := muxtest.New(t, services)
+			c, err := s.DialContext(t.Context(), "tcp", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+			down := make(chan error, 1)
+			go func() { down <- s.Shutdown(t.Context()) }()
+			if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+				t.Errorf("no answer: %v", err)
+			}
+			if err := <-down; err != nil {
+				t.Errorf("Shutdown = %v", err)
+			}
+		})
+	}
+}
+
 // While a call goes on, no connection is accepted; afterwards none is needed to be
 // told that the server is gone.
 func TestShutdownRefuses(t *testing.T) {
