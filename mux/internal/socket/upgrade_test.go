@@ -131,6 +131,24 @@ func TestFramesWithHandshake(t *testing.T) {
 	}
 }
 
+// Messages that come together are read one after another, wherever a read of the network
+// ends: gorilla has a part of what came, and wire the rest.
+func TestMessagesTogether(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		c := newClient(t, serve(t, NewServer(Config{Log: quiet}), secure, echo)())
+		c.open()
+		for _, size := range []int{1, readerBytes, readerBytes + 1, readAhead, 2 * readAhead} {
+			m := text(long(size))
+			both := append(m, m...)
+			c.send(append(both, m[:5]...))
+			want := describe(fin|opText, long(size))
+			c.want(want, want)
+			c.send(m[5:])
+			c.want(want)
+		}
+	}
+}
+
 // wrapped is a connection of the split: of no more use once settled.
 type wrapped struct {
 	net.Conn
