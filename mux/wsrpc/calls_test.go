@@ -77,10 +77,10 @@ func examples(t *testing.T) []string {
 	}
 	_, section, ok := strings.Cut(string(b), "## 8. Examples")
 	parts := strings.Split(section, "```")
-	if !ok || len(parts) != 9 {
-		t.Fatalf("section 8 of PROTOCOL.md has %d parts, want 4 examples between 5 texts", len(parts))
+	if !ok || len(parts) != 11 {
+		t.Fatalf("section 8 of PROTOCOL.md has %d parts, want 5 examples between 6 texts", len(parts))
 	}
-	return []string{parts[1], parts[3], parts[5], parts[7]}
+	return []string{parts[1], parts[3], parts[5], parts[7], parts[9]}
 }
 
 // The examples happen as they are printed; only the answers of calls that run at the

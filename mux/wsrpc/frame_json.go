@@ -197,10 +197,28 @@ func decodeMembers(raw map[string]json.RawMessage, fields map[string]any) error 
 			return fmt.Errorf("%s is not an object", key)
 		}
 		if err != nil {
-			return fmt.Errorf("%s is not of its type", key)
+			return fmt.Errorf("%s must be %s", key, typeOf(fields[key]))
 		}
 	}
 	return nil
+}
+
+// typeOf says what a field decodes.
+func typeOf(into any) string {
+	switch into.(type) {
+	case *string:
+		return "a string"
+	case *bool:
+		return "true or false"
+	case *jsonMetadata:
+		return "an object from key to a list of strings"
+	case *[]jsonDetail:
+		return "a list of objects with type and value, strings"
+	case *uint32:
+		return "a number from 0 to 2^32-1, such as 1500"
+	default:
+		return "a number from 0 to 2^64-1, such as 1500"
+	}
 }
 
 var errNotJSON = fmt.Errorf("the frame is not a JSON object")

@@ -247,3 +247,23 @@ func normalise(f *frame) {
 		}
 	}
 }
+
+// What is of another type than it must be is told with that.
+func TestTypesInJSON(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{`{"call":"1"}`, "call must be a number from 0 to 2^32-1, such as 1500"},
+		{`{"call":1.5}`, "call must be a number from 0 to 2^32-1, such as 1500"},
+		{`{"ping":-1}`, "ping must be a number from 0 to 2^64-1, such as 1500"},
+		{`{"call":1,"open":{"timeoutMs":1e3}}`, "timeoutMs must be a number from 0 to 2^64-1, such as 1500"},
+		{`{"call":1,"open":{"method":1}}`, "method must be a string"},
+		{`{"call":1,"open":{"metadata":{"a":"b"}}}`, "metadata must be an object from key to a list of strings"},
+		{`{"call":1,"halfClose":1}`, "halfClose must be true or false"},
+		{`{"call":1,"end":{"details":{}}}`, "details must be a list of objects with type and value, strings"},
+		{`{"call":1,"open":[]}`, "open is not an object"},
+	} {
+		var f frame
+		if err := f.parseJSON([]byte(tt.text)); err == nil || err.Error() != tt.want {
+			t.Errorf("%s: %v, want %s", tt.text, err, tt.want)
+		}
+	}
+}

@@ -15,7 +15,8 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// ParseURL parses the URL of a WebSocket. path stands in for one that is missing.
+// ParseURL parses the URL of a WebSocket. path stands in for one that is missing, or that
+// is what libraries make of a missing one.
 func ParseURL(rawURL, path string) (*url.URL, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -32,7 +33,7 @@ func ParseURL(rawURL, path string) (*url.URL, error) {
 	case u.User != nil:
 		return nil, errors.New("a URL of a WebSocket has no user: set Authorization in DialOptions.Header")
 	}
-	if u.Path == "" {
+	if u.Path == "" || u.Path == "/" {
 		u.Path = path
 	}
 	return u, nil

@@ -26,6 +26,7 @@ import (
 func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request, handler func(*Conn), protocols ...string) {
 	protocol, refused := check(r, protocols)
 	if refused != nil {
+		s.cfg.Log.Debug("websocket refused", "peer", r.RemoteAddr, "status", refused.status, "reason", refused.text)
 		refused.write(w, r)
 		return
 	}

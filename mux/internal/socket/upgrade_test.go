@@ -2,9 +2,11 @@ package socket
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -237,5 +239,34 @@ func TestEndedWithoutSocket(t *testing.T) {
 	s.Upgrade(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), func(*Conn) {})
 	if ended != 1 {
 		t.Error("Ended was called for a request that was not taken over")
+	}
+}
+
+// A handshake that is refused is told of at debug level: clients mostly show no more of
+// it than the status.
+func TestRefusalIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	s := NewServer(Config{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	r := httptest.NewRequest(http.MethodGet, "/ws", nil)
+	for name, value := range map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+		"Sec-WebSocket-Key": sampleKey, "Sec-WebSocket-Protocol": "a.v9"} {
+		r.Header.Set(name, value)
+	}
+	s.Upgrade(httptest.NewRecorder(), r, func(*Conn) { t.Error("was upgraded") }, "a.v1")
+	if got := log.String(); !strings.Contains(got, "websocket refused") || !strings.Contains(got, "known: a.v1") {
+		t.Errorf("the log says %q, want why the handshake was refused", got)
+	}
+}
+
+func TestParseURL(t *testing.T) {
+	for raw, want := range map[string]string{
+		"ws://a:1":        "ws://a:1/p",
+		"ws://a:1/":       "ws://a:1/p",
+		"wss://a/q?x=y":   "wss://a/q?x=y",
+		"ws://a/?token=t": "ws://a/p?token=t",
+	} {
+		if u, err := ParseURL(raw, "/p"); err != nil || u.String() != want {
+			t.Errorf("%s: %v, %v, want %s", raw, u, err, want)
+		}
 	}
 }
