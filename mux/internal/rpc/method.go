@@ -118,6 +118,7 @@ func (m *Method) Serve(ctx context.Context, call *Call, s Stream) (trailer metad
 	ss := &call.stream
 	ss.call, ss.method, ss.wire = call, m, s
 	ss.stats.handlers = m.reg.cfg.StatsHandlers
+	ss.ctx = ctx // stats handlers find the stream in it already
 	ss.ctx = ss.stats.begin(ctx, m, call)
 	err = m.run(ss)
 	return ss.finish(err)

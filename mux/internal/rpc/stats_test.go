@@ -204,3 +204,31 @@ func TestStatsHandlersInOrder(t *testing.T) {
 		t.Errorf("two stats handlers saw %q and %q, want the same 8 events", a, b)
 	}
 }
+
+// hasty sends a header where grpc-go has no stream to do so yet.
+type hasty struct {
+	nilContext bool
+}
+
+func (*hasty) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (*hasty) HandleConn(context.Context, stats.ConnStats)                       {}
+
+func (*hasty) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	_ = grpc.SendHeader(ctx, metadata.Pairs("a", "early"))
+	return ctx
+}
+
+func (e *hasty) HandleRPC(ctx context.Context, _ stats.RPCStats) {
+	if ctx == nil {
+		e.nilContext = true
+	}
+}
+
+func TestStatsHandlerSendsHeader(t *testing.T) {
+	s := &script{unary: func(_ context.Context, in *text) (*text, error) { return in, nil }}
+	e := new(hasty)
+	cc := rpc.NewConn(newRegistry(rpc.Config{StatsHandlers: []stats.Handler{e}}, s.register))
+	if err := cc.Invoke(t.Context(), scriptUnary, new(text), new(text)); err != nil || e.nilContext {
+		t.Errorf("Invoke = %v, a stats handler got a nil context: %t", err, e.nilContext)
+	}
+}
