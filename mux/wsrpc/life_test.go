@@ -168,6 +168,27 @@ func TestSingleAnswer(t *testing.T) {
 	}
 }
 
+// What a handler that has ended its goroutine left behind sends nothing any more: its
+// buffer may be another call's.
+func TestSendAfterGoexit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		left := make(chan grpc.ServerStream, 1)
+		p := connect(t, &script{stream: func(ss grpc.ServerStream) error {
+			left <- ss
+			runtime.Goexit()
+			return nil
+		}}, nil)
+		defer p.close()
+		p.send(open(1, "Bidi", ""))
+		p.want(helloText, `{"call":1,"end":{"code":13,"message":"the handler did not return"}}`)
+		if err := (<-left).SendMsg(&text{Value: "x"}); err == nil {
+			t.Error("SendMsg = nil")
+		}
+		synctest.Wait()
+		p.quiet()
+	})
+}
+
 // While the server drains, calls go on to their end and no others begin.
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -120,7 +120,14 @@ func (m *Method) Serve(ctx context.Context, call *Call, s Stream) (trailer metad
 	ss.stats.handlers = m.reg.cfg.StatsHandlers
 	ss.ctx = ctx // stats handlers find the stream in it already
 	ss.ctx = ss.stats.begin(ctx, m, call)
+	returned := false
+	defer func() {
+		if !returned { // the handler has ended its goroutine, but not those that it has left behind
+			ss.finish(errGone)
+		}
+	}()
 	err = m.run(ss)
+	returned = true
 	return ss.finish(err)
 }
 
