@@ -15,7 +15,8 @@ type backlog struct {
 	cost  atomic.Int64
 
 	freed atomic.Pointer[chan struct{}] // a token when cost has fallen; nil until somebody waits
-	vain  bool                          // the last wait was, and cost has not fallen since
+	taken atomic.Bool                   // by a handler, since a wait was in vain
+	vain  bool                          // the last wait was
 }
 
 // patience is how long the reader waits for handlers that are to take what waits.
@@ -38,8 +39,8 @@ func (b *backlog) add(cost int64) bool {
 }
 
 // wait is add once there is room, if there is within the patience. Large messages of many
-// calls can come faster than workers get to run. Where handlers take nothing, a client
-// waits for that once.
+// calls can come faster than workers get to run. Where handlers take nothing, the reader
+// finds that out once.
 func (b *backlog) wait(ctx context.Context, cost int64) bool {
 	freed := b.freed.Load()
 	if freed == nil {
@@ -49,13 +50,7 @@ func (b *backlog) wait(ctx context.Context, cost int64) bool {
 	}
 	var late <-chan time.Time
 	for !b.add(cost) {
-		select {
-		case <-*freed:
-			b.vain = false
-			continue
-		default:
-		}
-		if b.vain {
+		if b.vain && !b.taken.Load() {
 			return false
 		}
 		if late == nil {
@@ -65,12 +60,21 @@ func (b *backlog) wait(ctx context.Context, cost int64) bool {
 		case <-*freed:
 		case <-late:
 			b.vain = true
-			return false
+			b.taken.Store(false)
+			return b.add(cost)
 		case <-ctx.Done():
 			return false
 		}
 	}
 	return true
+}
+
+// take is remove for what a handler takes, so that there is hope for more.
+func (b *backlog) take(cost int64) {
+	if b.freed.Load() != nil {
+		b.taken.Store(true)
+	}
+	b.remove(cost)
 }
 
 func (b *backlog) remove(cost int64) {

@@ -95,12 +95,14 @@ func TestBacklog(t *testing.T) {
 		p := newBacklogged(t)
 		const limit = maxCalls*window + largest
 		start := time.Now()
-		p.fill(100)
-		call, other := p.call(), p.call()
+		p.fill(300)
+		call, other, third := p.call(), p.call(), p.call()
 		p.message(call, 100)
+		p.message(other, 100)
+		p.message(third, 100)
 		p.waits(limit)
 		p.quiet()
-		p.take[call] <- struct{}{}
+		p.take[third] <- struct{}{}
 		p.waits(limit - 100)
 		if time.Since(start) != 0 {
 			t.Errorf("the reader has waited for %v", time.Since(start))
@@ -111,19 +113,20 @@ func TestBacklog(t *testing.T) {
 		if got := time.Since(start); got != patience {
 			t.Errorf("refused after %v, want %v", got, patience)
 		}
-		p.message(other, 101)
+		p.waits(limit - 200)  // what waited of the call does so no more
+		p.message(other, 201) // nor has a handler taken anything
 		p.wantEnd(other, 8)
 		if got := time.Since(start); got != patience {
 			t.Errorf("refused after %v more, want at once", got-patience)
 		}
-		p.waits(limit - 100)
+		p.waits(limit - 300)
 
 		// A call that is over gives back what waited for it.
 		p.send(`{"call":1,"cancel":true}`)
-		p.waits(limit - 100 - largest)
+		p.waits(limit - 300 - largest)
 		p.send(`{"call":2,"credit":2147483647}`)
 		p.wantEnd(2, 8)
-		p.waits(limit - 100 - 2*largest)
+		p.waits(limit - 300 - 2*largest)
 		p.close()
 		p.waits(0)
 	})

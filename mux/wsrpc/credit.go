@@ -190,7 +190,7 @@ func (q *requests) take(ctx context.Context) (r request, give uint32, err error)
 			if q.queue = q.queue[1:]; len(q.queue) == 0 {
 				q.queue = nil
 			}
-			q.all.remove(r.cost())
+			q.all.take(r.cost())
 			give = q.giveLocked(r.cost())
 			q.mu.Unlock()
 			return r, give, nil
