@@ -10,7 +10,8 @@
 // The goroutine that reads the socket takes frames apart and never waits for a call
 // (calls.go); what a handler does not receive in time waits within the credit that the
 // client has (credit.go). Calls run on workers, goroutines that keep their grown stacks
-// as long as there are calls on the socket (worker.go); an idle one has its reader only.
+// from one call to the next: those of a socket as long as it has calls (crew.go), then, for
+// a second or so, of whichever needs one (worker.go). An idle socket has its reader only.
 // What a call has to say leaves in as few frames as possible: the answer of a unary
 // call with its header, trailer and status in one (call.go).
 //

@@ -112,8 +112,9 @@ func (c *Conn) WriteHere(ctx context.Context, kind Kind, p []byte) error {
 	return c.out.write(ctx, byte(kind), p, true)
 }
 
-// Gather has each write to the network give way, once, to the goroutines that are about
-// to add to it, while more returns true. It must be called before the first Write.
+// Gather has each write to the network give way to the goroutines that are about to add
+// to it, while more returns true and they do. It must be called before the first Write;
+// more must not wait.
 func (c *Conn) Gather(more func() bool) { c.out.gather = more }
 
 // TryWrite is Write for a message that is sent only if that need not wait; it reports

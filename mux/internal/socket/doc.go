@@ -15,7 +15,8 @@
 // a [net.Conn] of this package (wire.go) that gives back the bytes which came
 // together with the handshake, refuses frames gorilla would let pass (frames.go),
 // and takes the close frames gorilla sends by itself. A message is read into a
-// pooled buffer that its receiver hands back, so an idle socket holds none.
+// pooled buffer that its receiver hands back, so an idle socket holds none; over TCP
+// the network too is read into one from a pool, once there is something to read.
 //
 // [Conn.Copy] reads a stream of bytes instead, without ever holding a message whole.
 //
@@ -26,8 +27,11 @@
 //
 // Every frame, control frames included, passes through one queue bounded in
 // bytes (queue.go). Whatever has gathered there leaves in one system call, made
-// by a goroutine that exists only while there is something to write. A full
-// queue blocks the writers of messages; that is the back-pressure of the peer.
+// by a goroutine that exists only while there is something to write, or by a writer
+// with nothing else to do ([Conn.WriteHere]). Where the handler says that more is
+// about to come ([Conn.Gather]), the call waits for the goroutines that are ready to
+// run. A full queue blocks the writers of messages; that is the back-pressure of the
+// peer.
 //
 // # Ending
 //

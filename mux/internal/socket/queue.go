@@ -38,6 +38,7 @@ type queue struct {
 // buffers holds *[]byte for frames that wait.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b }}
 
+// maxGiveWay bounds how often a write gives way, since messages may come without end.
 const maxGiveWay = 16
 
 // maxPooled is the capacity above which a buffer is not kept for reuse.
