@@ -85,8 +85,9 @@ func TestBench(t *testing.T) {
 			}
 		}
 	}
-	// The text that the handler has in its hands.
-	if len(r.Stalled.Quiet.Rounds) != 1 || r.Stalled.Held.Median < stalledSize/1024 {
+	// The text that the handler has in its hands. Stacks of a few connections are no measure.
+	held := r.Stalled.Stalled.Heap.Median - r.Stalled.Quiet.Heap.Median
+	if len(r.Stalled.Quiet.Rounds) != 1 || held < stalledSize/1024 {
 		t.Errorf("stalled: %+v and %+v", r.Stalled.Quiet, r.Stalled.Stalled)
 	}
 	file := filepath.Join(t.TempDir(), "report.json")
