@@ -24,7 +24,8 @@
 // handlers have not received a window of 64 KiB for each of 256 calls, and one message
 // more, 4 MiB by default, in all calls together (backlog.go), in buffers of twice their
 // size or 16 KiB; the metadata of each call, 16 KiB, and that of the handshake and the last
-// hello; handlers of 256 more calls that it has cancelled and that do not end; 64 KiB of
+// hello; of the last open its metadata and the name of its method, up to 1 KiB of each;
+// handlers of 256 more calls that it has cancelled and that do not end; 64 KiB of
 // answers that wait and as much that is being written, with one answer in the hands of
 // each handler, and 100 refusals of calls with either. An empty message is counted for 16
 // bytes and takes 40.
