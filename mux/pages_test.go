@@ -24,10 +24,10 @@ import (
 // The welcome tells of each road that is open, with the address that the client
 // has used: as text, or as a page to those who ask for one.
 func TestWelcome(t *testing.T) {
-	clear := []string{"http://ADDR/", "grpcurl -plaintext ADDR list",
+	clear := []string{"http://ADDR/", "grpcurl -plaintext ADDR list", "-s grpc-ws.v1 -c ws://ADDR/grpc-ws ",
 		"curl -H 'Content-Type: application/json' -d '{\"name\":\"you\"}' http://ADDR/helloworld.Greeter/SayHello\n",
 		"ws://ADDR/grpc-ws/helloworld.Greeter/SayHello", "ws://ADDR/ws"}
-	secure := []string{"https://ADDR/", "grpcurl -insecure ADDR list", "wss://ADDR/ws"}
+	secure := []string{"https://ADDR/", "grpcurl -insecure ADDR list", "wss://ADDR/ws", "-s grpc-ws.v1 -c wss://ADDR/grpc-ws "}
 	always := []string{"-d '{\"name\":\"you\"}' ADDR helloworld.Greeter/SayHello\n", "helloworld.Greeter\n", "echo.v1.EchoService\n"}
 	for _, tt := range []struct {
 		name         string

@@ -11,7 +11,8 @@ import (
 //  1. The registered health service says NOT_SERVING, /readyz 503, and HTTP/1
 //     answers carry "Connection: close".
 //  2. The listeners close. Connections that the kernel has passed on, or that
-//     the split still looks at, reach their servers.
+//     the split still looks at, reach their servers; those of HTTP/1 with the
+//     request that has begun to come, for which they have 5 s.
 //  3. gRPC clients get GOAWAY, HTTP servers wait for their requests, new
 //     WebSockets are refused with 503 and open ones close with 1001 after the
 //     call they have: all at once. Calls in flight run to their end.

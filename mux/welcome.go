@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+
+	"oneport/mux/wsrpc"
 )
 
 // welcome tells what this port speaks, in lines that can be pasted into a
@@ -72,7 +74,9 @@ func (s *Server) roads(addr string) []road {
 		if method != "" {
 			lines = append(lines,
 				fmt.Sprintf("curl %s-H 'Content-Type: application/json' -d '%s' %s://%s/%s", curl, message, http, addr, method),
-				fmt.Sprintf("npx -y wscat@6.1.0 %s-c %s://%s/grpc-ws/%s -x '%s' -w 1", wscat, ws, addr, method, message))
+				fmt.Sprintf("npx -y wscat@6.1.0 %s-c %s://%s/grpc-ws/%s -x '%s' -w 1", wscat, ws, addr, method, message),
+				fmt.Sprintf(`npx -y wscat@6.1.0 %s-s %s -c %s://%s%s -x '{"call":1,"open":{"method":"%s"},"message":%s}' -w 1`,
+					wscat, wsrpc.Subprotocol, ws, addr, wsrpc.Path, method, message))
 		}
 		lines = append(lines, fmt.Sprintf("npx -y wscat@6.1.0 %s-c %s://%s/ws -x hello -w 1", wscat, ws, addr))
 		roads = append(roads, road{name, lines})

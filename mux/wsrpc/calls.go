@@ -34,8 +34,9 @@ const (
 	leavingReason = "server is shutting down"
 )
 
-// multiplexer is one socket of grpc-ws.v1. The socket's own goroutine reads and never
-// waits for a call; a crew runs them. All have ended when run returns.
+// multiplexer is one socket of grpc-ws.v1. The socket's own goroutine reads; a crew runs
+// the calls, for none of which the reader waits, but a moment for all where too much of
+// them does (backlog.go). All have ended when run returns.
 type multiplexer struct {
 	conn    *socket.Conn
 	reg     *rpc.Registry
