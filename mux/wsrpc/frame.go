@@ -2,6 +2,7 @@ package wsrpc
 
 import (
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -110,6 +111,22 @@ func (f *frame) parse(kind socket.Kind, b []byte) error {
 
 // typePrefix is what a detail's type is under where it does not say (section 2).
 const typePrefix = "type.googleapis.com/"
+
+// typeName is how a frame has the type of a detail whose google.protobuf.Any has url.
+func typeName(url string) string {
+	if name, ok := strings.CutPrefix(url, typePrefix); ok && typeURL(name) == url {
+		return name
+	}
+	return url
+}
+
+// typeURL is the inverse of typeName. A detail without a type stays without.
+func typeURL(name string) string {
+	if name == "" || strings.Contains(name, "/") {
+		return name
+	}
+	return typePrefix + name
+}
 
 // frameRoom is what a frame may have beside its message (section 5). Were there no
 // limit, metadata and unknown keys of a large frame would grow a lot by being decoded.

@@ -63,7 +63,7 @@ func (e *endFrame) appendBinary(b []byte) []byte {
 	b = appendText(b, 2, e.message)
 	for _, d := range e.details {
 		b = appendSub(b, 3, func(b []byte) []byte {
-			b = appendText(b, 1, strings.TrimPrefix(d.GetTypeUrl(), typePrefix))
+			b = appendText(b, 1, typeName(d.GetTypeUrl()))
 			if len(d.GetValue()) > 0 {
 				b = protowire.AppendTag(b, 2, protowire.BytesType)
 				b = protowire.AppendBytes(b, d.GetValue())
@@ -294,14 +294,6 @@ func (e *endFrame) parseBinary(b []byte) error {
 	}
 	e.trailer = md.md
 	return s.err
-}
-
-// typeURL is what google.protobuf.Any has for the type of a detail.
-func typeURL(name string) string {
-	if strings.Contains(name, "/") {
-		return name
-	}
-	return typePrefix + name
 }
 
 func (h *helloFrame) parseBinary(b []byte) error {

@@ -80,7 +80,7 @@ func (f *frame) appendJSON(b []byte) ([]byte, error) {
 		j.End = &jsonEnd{Code: e.code, Message: e.message, Trailer: toJSON(e.trailer)}
 		for _, d := range e.details {
 			j.End.Details = append(j.End.Details, jsonDetail{
-				strings.TrimPrefix(d.GetTypeUrl(), typePrefix), base64.StdEncoding.EncodeToString(d.GetValue())})
+				typeName(d.GetTypeUrl()), base64.StdEncoding.EncodeToString(d.GetValue())})
 		}
 	}
 	if h := f.hello; h != nil {
