@@ -5,6 +5,8 @@ import (
 	"io"
 	"sync"
 
+	"google.golang.org/grpc/status"
+
 	"oneport/mux/internal/socket"
 )
 
@@ -81,6 +83,22 @@ func (b *inbox) take() (m *socket.Message, ok bool, err error) {
 	b.memory -= cap(m.Data)
 	signal(b.freed)
 	return m, true, nil
+}
+
+// receive is take that waits for a message. When ctx ends first its error is the status
+// of that.
+func (b *inbox) receive(ctx context.Context) (*socket.Message, error) {
+	for {
+		m, ok, err := b.take()
+		if ok || err != nil {
+			return m, err
+		}
+		select {
+		case <-b.filled:
+		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+	}
 }
 
 func (b *inbox) len() int {

@@ -149,20 +149,11 @@ func (s *session) setKind(k socket.Kind) {
 var _ rpc.Stream = (*session)(nil)
 
 func (s *session) RecvMsg(ctx context.Context, m any) (int, error) {
-	for {
-		msg, ok, err := s.inbox.take()
-		if err != nil {
-			return 0, err
-		}
-		if ok {
-			return s.decode(msg, m)
-		}
-		select {
-		case <-s.inbox.filled:
-		case <-ctx.Done():
-			return 0, status.FromContextError(ctx.Err()).Err()
-		}
+	msg, err := s.inbox.receive(ctx)
+	if err != nil {
+		return 0, err
 	}
+	return s.decode(msg, m)
 }
 
 // decode reads a request and turns later answers to its kind.
