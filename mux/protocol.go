@@ -5,7 +5,9 @@ import (
 	"strings"
 
 	"oneport/mux/internal/connectrpc"
+	"oneport/mux/internal/socket"
 	"oneport/mux/tunnel"
+	"oneport/mux/wsrpc"
 )
 
 // protocol is one row of the table by which every HTTP request is routed.
@@ -22,6 +24,7 @@ func (s *Server) protocols() []protocol {
 		{"connect, grpc-web, grpc", s.isCall, s.origins.cors(s.web)},
 		{"grpc-ws", under("/grpc-ws"), s.websocket(s.calls)},
 		{"grpc-ws-tunnel", exactly(tunnel.Path), s.origins.guard(s.conns.handOver(s.tunnels))},
+		{"grpc-websockets", s.isSocketCall, s.websocket(http.HandlerFunc(s.calls.ServeWeb))},
 		{"handlers", s.hasHandler, s.handlers},
 		{"ws-echo", exactly("/ws"), s.websocket(http.HandlerFunc(s.sockets.Echo))},
 		{"pages", func(*http.Request) bool { return true }, s.pages()},
@@ -41,17 +44,32 @@ func (s *Server) hasHandler(r *http.Request) bool {
 
 // isCall tells whether r is for a method of a registered service, or for one that
 // nobody has. A program may have Connect handlers of its own, for other services, at
-// their paths; a handler for everything is not meant for calls. A WebSocket upgrade,
-// unlike one to HTTP/2 that a call may offer, is for others.
+// their paths. A WebSocket upgrade, unlike one to HTTP/2 that a call may offer, is for
+// others.
 func (s *Server) isCall(r *http.Request) bool {
-	switch {
-	case strings.EqualFold(r.Header.Get("Upgrade"), "websocket"):
-		return false
-	case s.web.Match(r):
-		return true
-	case !connectrpc.IsCall(r):
+	return !isUpgrade(r) && (s.web.Match(r) || connectrpc.IsCall(r) && s.isNobodys(r))
+}
+
+// isSocketCall tells whether r opens a WebSocket for one call, at the path of its method,
+// by the same rules. One that does not say so, which the path of a method alone does
+// not, is for the handler that a program has there, if any.
+func (s *Server) isSocketCall(r *http.Request) bool {
+	if !isUpgrade(r) {
 		return false
 	}
+	if socket.Offers(r, wsrpc.WebSubprotocol) {
+		return s.web.Serves(r) || strings.Count(r.URL.Path, "/") == 2 && s.isNobodys(r)
+	}
+	return s.web.Serves(r) && !s.hasHandler(r)
+}
+
+func isUpgrade(r *http.Request) bool {
+	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
+}
+
+// isNobodys tells whether the program has no handler for r: one for everything is not
+// meant for calls.
+func (s *Server) isNobodys(r *http.Request) bool {
 	_, pattern := s.handlers.Handler(r)
 	return pattern == "" || pattern[strings.IndexByte(pattern, '/'):] == "/"
 }

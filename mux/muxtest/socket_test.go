@@ -28,24 +28,51 @@ import (
 // socketConn makes gRPC calls in the one-method form of WebSocket, a socket each.
 // It is written to the documentation of package wsrpc and shares no code with it.
 type socketConn struct {
-	server  *muxtest.Server
+	dialer
 	message int // kind of the messages sent
-	secure  bool
+}
+
+var _ grpc.ClientConnInterface = (*socketConn)(nil)
+
+// dialer opens the sockets of one client.
+type dialer struct {
+	server *muxtest.Server
+	secure bool
 
 	mu   sync.Mutex
 	open []io.Closer // guarded by mu
 }
 
-var _ grpc.ClientConnInterface = (*socketConn)(nil)
-
 // Close cuts all sockets without a word.
-func (c *socketConn) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, ws := range c.open {
+func (d *dialer) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, ws := range d.open {
 		ws.Close()
 	}
 	return nil
+}
+
+// dial opens a socket. The error is a status.
+func (d *dialer) dial(ctx context.Context, path string, header http.Header, subprotocols ...string) (*websocket.Conn, error) {
+	scheme, wsd := "ws", websocket.Dialer{NetDialContext: d.server.DialContext, Subprotocols: subprotocols}
+	if d.secure {
+		scheme, wsd.TLSClientConfig = "wss", d.server.ClientTLS.Clone()
+	}
+	ws, res, err := wsd.DialContext(ctx, scheme+strings.TrimPrefix(muxtest.URL, "http")+path, header)
+	switch {
+	case ctx.Err() != nil:
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case err != nil && res != nil && res.StatusCode == http.StatusNotFound:
+		text, _ := io.ReadAll(res.Body)
+		return nil, status.Error(codes.Unimplemented, string(text))
+	case err != nil:
+		return nil, status.Errorf(codes.Unavailable, "handshake: %v", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.open = append(d.open, ws)
+	return ws, nil
 }
 
 func (c *socketConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
@@ -61,24 +88,10 @@ func (c *socketConn) Invoke(ctx context.Context, method string, args, reply any,
 }
 
 func (c *socketConn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
-	scheme, dialer := "ws", websocket.Dialer{NetDialContext: c.server.DialContext}
-	if c.secure {
-		scheme, dialer.TLSClientConfig = "wss", c.server.ClientTLS.Clone()
+	ws, err := c.dial(ctx, "/grpc-ws"+method, requestHeader(ctx))
+	if err != nil {
+		return nil, err
 	}
-	url := scheme + strings.TrimPrefix(muxtest.URL, "http") + "/grpc-ws" + method
-	ws, res, err := dialer.DialContext(ctx, url, requestHeader(ctx))
-	switch {
-	case ctx.Err() != nil:
-		return nil, status.FromContextError(ctx.Err()).Err()
-	case err != nil && res != nil && res.StatusCode == http.StatusNotFound:
-		text, _ := io.ReadAll(res.Body)
-		return nil, status.Error(codes.Unimplemented, string(text))
-	case err != nil:
-		return nil, status.Errorf(codes.Unavailable, "handshake: %v", err)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.open = append(c.open, ws)
 	s := &socketStream{ctx: ctx, ws: ws, desc: desc, message: c.message}
 	s.release = context.AfterFunc(ctx, func() { ws.Close() })
 	return s, nil

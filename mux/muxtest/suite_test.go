@@ -63,6 +63,10 @@ var (
 		callsRoad("grpc-ws", false, false),
 		callsRoad("grpc-ws-json-tls", true, true),
 	}
+	webSockets = []road{
+		webSocketRoad("grpc-websockets", false),
+		webSocketRoad("grpc-websockets-tls", true),
+	}
 	tunnels = []road{
 		{name: "grpc-ws-tunnel", tunnel: true, grpcTimeout: true,
 			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.Tunnel() }},
@@ -80,7 +84,7 @@ var (
 		{name: "shared-http2", grpcTimeout: true, connect: native.connect, options: []mux.Option{mux.WithSharedHTTP2()}},
 		{name: "shared-http2-tls", grpcTimeout: true, secure: true, options: []mux.Option{mux.WithSharedHTTP2()},
 			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
-	}, web, multiplexed, tunnels, sockets)
+	}, web, multiplexed, webSockets, tunnels, sockets)
 	everywhere = append([]road{inside}, connections...)
 )
 
@@ -97,7 +101,7 @@ func callsRoad(name string, json, secure bool) road {
 func socketRoad(name string, message int, secure bool) road {
 	return road{name: name, socket: true, message: message, json: message == websocket.TextMessage, secure: secure,
 		connect: func(s *muxtest.Server) grpc.ClientConnInterface {
-			return &socketConn{server: s, message: message, secure: secure}
+			return &socketConn{dialer: dialer{server: s, secure: secure}, message: message}
 		}}
 }
 

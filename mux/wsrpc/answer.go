@@ -87,8 +87,15 @@ func (a *answer) alone() []byte { return (*a.buf)[a.start:] }
 
 // release gives the buffer back for reuse. It may be called again.
 func (a *answer) release() {
-	if a.buf != nil && cap(*a.buf) <= maxAnswerBuffer {
-		answerBuffers.Put(a.buf)
+	if a.buf != nil {
+		recycle(a.buf)
 	}
 	a.buf = nil
+}
+
+// recycle gives a buffer back to answerBuffers.
+func recycle(b *[]byte) {
+	if cap(*b) <= maxAnswerBuffer {
+		answerBuffers.Put(b)
+	}
 }

@@ -96,11 +96,14 @@ func (h *Handler) Match(r *http.Request) bool {
 	if _, err := h.reg.Lookup(path); err == nil {
 		return true
 	}
+	return h.Serves(r) && (r.Method == http.MethodPost || r.Method == http.MethodOptions || IsCall(r))
+}
+
+// Serves tells whether the path of r is below a registered service.
+func (h *Handler) Serves(r *http.Request) bool {
+	path := r.URL.EscapedPath()
 	i := strings.LastIndexByte(path, '/')
-	if i < 1 || !h.services[path[1:i]] {
-		return false
-	}
-	return r.Method == http.MethodPost || r.Method == http.MethodOptions || IsCall(r)
+	return i >= 1 && h.services[path[1:i]]
 }
 
 // ServeHTTP answers one call. A request that cannot be one gets a text that says

@@ -97,6 +97,11 @@ func check(r *http.Request, protocols []string) (protocol string, refused *refus
 	return "", &refusal{http.StatusBadRequest, "none of the offered subprotocols is known; known: " + strings.Join(protocols, ", ")}
 }
 
+// Offers tells whether the client of r offers to speak a subprotocol.
+func Offers(r *http.Request, protocol string) bool {
+	return slices.Contains(tokens(r.Header["Sec-Websocket-Protocol"]), protocol)
+}
+
 func validKey(key string) bool {
 	b, err := base64.StdEncoding.Strict().DecodeString(key)
 	return err == nil && len(b) == 16
