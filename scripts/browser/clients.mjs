@@ -7,11 +7,13 @@ const exceeded = 'context deadline exceeded'; // the server's words
 const metadata = { 'test-send': 'a b', 'test-send-bin': 'AAH+/w' };
 const returned = (part) => ({ [`test-${part}`]: 'a b', [`test-${part}-bin`]: [0, 1, 254, 255] });
 
-// What each client sends for a unary and for a streaming call, and what it says of a
-// call that it has cancelled.
+// What each client sends for a unary and for a streaming call, what it says of a call
+// that it has cancelled, and whether it gives the details of an error as they are sent.
 const connect = { cancelled: 1, clock: true }; // it ends a call at its deadline itself
 const google = { cancelled: 1, silent: true }; // about a stream that it has cancelled
-const nice = { cancelled: 'AbortError' };
+const improbable = { cancelled: 0, silent: true, details: true }; // likewise, about any call
+const nice = { cancelled: 'AbortError', details: true };
+const webSocket = { unary: 'WebSocket', stream: 'WebSocket', duplex: true };
 const clients = {
   'connect-web, Connect': { ...connect, unary: 'POST application/proto', stream: 'POST application/connect+proto' },
   'connect-web, Connect JSON': { ...connect, unary: 'POST application/json', stream: 'POST application/connect+json' },
@@ -22,7 +24,10 @@ const clients = {
   // In binary it has a message only when it has them all.
   'grpc-web, binary': { ...google, ...both('application/grpc-web+proto'), late: true },
   'grpc-web, text': { ...google, ...both('application/grpc-web-text') },
+  '@improbable-eng, fetch': { ...improbable, ...both('application/grpc-web+proto') },
+  '@improbable-eng, WebSocket': { ...improbable, ...webSocket },
   'nice-grpc-web': { ...nice, ...both('application/grpc-web+proto') },
+  'nice-grpc-web, WebSocket': { ...nice, ...webSocket },
 };
 
 function both(type) {
@@ -31,6 +36,12 @@ function both(type) {
 
 const ok = { code: 0, header: {}, trailer: {} };
 const answered = { code: 0, header: returned('header'), trailer: returned('trailer') };
+// google.rpc.Status with the code, the message and a google.protobuf.Duration of 5 s.
+const utf8 = (s) => [...new TextEncoder().encode(s)];
+const field = (n, bytes) => [n << 3 | 2, bytes.length, ...bytes];
+const details = [8, 9, ...field(2, utf8('detailed')), ...field(3,
+  [...field(1, utf8('type.googleapis.com/google.protobuf.Duration')), ...field(2, [8, 5])])];
+
 const endless = { message: 'a', count: 2, interval: '3600s' };
 
 // The columns of the table: two lines of heading, and a step, which returns what came
@@ -50,6 +61,9 @@ const columns = [
       await c.call('echo', {}, { metadata: { ...metadata, 'test-do': 'fail' } })],
     [{ messages: [], code: 9, error: failure, trailer: {} },
       { messages: [], code: 9, error: failure, trailer: returned('trailer') }]]],
+  ['unary', 'details', async (c) => c.client.details && [
+    await c.call('echo', {}, { metadata: { 'test-do': 'detail' } }),
+    { messages: [], code: 9, error: 'detailed', trailer: {}, details }]],
   ['unary', 'cancel', async (c) => [
     await c.cancel('echo', {}, { metadata: { 'test-do': 'hang' } }),
     { messages: [], code: c.client.cancelled }]],
@@ -73,6 +87,24 @@ const columns = [
   ['stream', 'deadline', async (c) => [
     await c.exceed('expand', endless),
     c.client.clock ? { code: 4 } : { code: 4, error: exceeded }]],
+  ['client stream', 'call', async (c) => c.client.duplex && [
+    await c.observe('collect', [{ message: 'a' }, { message: 'b' }]),
+    { messages: [['a', 'b']], ...ok, sent: c.client.stream }]],
+  ['client stream', 'error', async (c) => c.client.duplex && [
+    await c.call('collect', [], { metadata: { 'test-do': 'detail' } }),
+    { messages: [], code: 9, error: 'detailed', trailer: {}, details }]],
+  ['bidi', 'call', async (c) => c.client.duplex && [
+    await c.call('converse', [{ message: 'a' }, { message: '' }, { message: 'c' }], { metadata }),
+    { messages: ['a', '', 'c'], ...answered }]],
+  ['bidi', '1 MiB', async (c) => c.client.duplex && [
+    await c.long(1 << 20, 'converse', 5),
+    { messages: Array(5).fill(true), ...ok }]],
+  ['bidi', 'cancel', async (c) => c.client.duplex && [
+    await c.cancel('converse', [{ message: 'a' }, { message: 'b' }, { message: 'c' }], { cancelAfter: 2 }),
+    { messages: ['a', 'b'], code: c.client.cancelled }]],
+  ['bidi', 'deadline', async (c) => c.client.duplex && [
+    await c.exceed('converse', [], { metadata: { 'test-do': 'hang' } }),
+    { code: 4, error: exceeded }]],
   ['origin', 'refused', async (c) => c.closed && [
     await c.refuse('echo', { message: 'a' }),
     // A GET changes nothing, so it needs no permission; only the answer is withheld.
@@ -89,18 +121,28 @@ class Caller {
     return this.page.evaluate((args) => window.call(...args), [this.name, this.base, method, request, options]);
   }
 
-  /** Echoes a message of n characters, which need not leave the page to be compared. */
-  long(n) {
-    return this.page.evaluate(async ([name, base, n]) => {
+  /**
+   * Has a message of n characters given back, in a stream several times. It need not
+   * leave the page to be compared.
+   */
+  long(n, method = 'echo', times) {
+    return this.page.evaluate(async ([name, base, n, method, times]) => {
       const message = 'x'.repeat(n);
-      const result = await window.call(name, base, 'echo', { message });
+      const result = await window.call(name, base, method, times ? Array(times).fill({ message }) : { message });
       return { ...result, messages: result.messages.map((m) => m === message) };
-    }, [this.name, this.base, n]);
+    }, [this.name, this.base, n, method, times]);
   }
 
   /** Makes a call and tells what was sent for it as well. */
   async observe(method, request) {
-    const ours = (sent) => sent.url().startsWith(`${this.base}/echo.v1.EchoService/`);
+    const path = `${this.base}/echo.v1.EchoService/`;
+    const ours = (sent) => sent.url().startsWith(path);
+    if (this.client.unary === 'WebSocket') {
+      const [, result] = await Promise.all([
+        this.page.waitForEvent('websocket', { predicate: (ws) => ws.url().startsWith(path.replace('http', 'ws')), timeout: 5000 }),
+        this.call(method, request)]);
+      return { ...result, sent: 'WebSocket' };
+    }
     const [sent, result] = await Promise.all([
       this.page.waitForRequest(ours, { timeout: 5000 }), this.call(method, request)]);
     return { ...result, sent: [sent.method(), sent.headers()['content-type']].join(' ').trim() };

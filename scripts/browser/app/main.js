@@ -3,9 +3,11 @@ import { fromJson } from '@bufbuild/protobuf';
 import { connect, grpcWeb } from './connect.js';
 import { service } from './echo.js';
 import { google } from './grpcweb.js';
-import { nice } from './nice.js';
+import { improbableFetch, improbableWebSocket } from './improbable.js';
+import { niceFetch, niceWebSocket } from './nice.js';
 
-// A client is a function of the server's address, the method, the request and
+// A client is a function of the server's address, the method, the request, which is an
+// async iterable of them where the client streams, and
 // { metadata, timeoutMs, signal, onHeader, onTrailer, onMessage }, whose promise is
 // rejected with { code, message }. Values of keys in "-bin" are base64 in metadata; a
 // client may give them as bytes.
@@ -18,7 +20,10 @@ const clients = {
   'connect-web, gRPC-Web JSON': grpcWeb({ useBinaryFormat: false }),
   'grpc-web, binary': google('binary'),
   'grpc-web, text': google('text'),
-  'nice-grpc-web': nice,
+  '@improbable-eng, fetch': improbableFetch,
+  '@improbable-eng, WebSocket': improbableWebSocket,
+  'nice-grpc-web': niceFetch,
+  'nice-grpc-web, WebSocket': niceWebSocket,
 };
 
 let controller;
@@ -31,7 +36,8 @@ window.cancel = () => controller.abort();
  * { messages, code, error, trailer }. Of header and trailer it keeps what the test
  * server adds.
  *
- * @param request in protobuf's JSON
+ * @param request in protobuf's JSON; where the client streams an array, of which in a
+ *   bidi stream each waits for the answer to the one before
  * @param metadata what the client shall send; bytes are in base64
  * @param cancelAfter the number of messages after which it shall cancel
  */
@@ -45,19 +51,34 @@ window.call = async (client, base, method, request, { metadata = {}, timeoutMs, 
     metadata, timeoutMs, signal: controller.signal,
     onHeader: (values) => { header = values; },
     onTrailer: (values) => { trailer = values; },
-    onMessage: ({ message }) => {
-      if (messages.push(message) === cancelAfter) {
+    onMessage: (answer) => {
+      if (messages.push(answer.message ?? answer.messages) === cancelAfter) {
         window.cancel();
       }
+      arrived();
     },
   };
   const descriptor = service.method[method];
+  let arrived = () => {};
+  async function* requests() {
+    for (const [i, one] of request.entries()) {
+      while (descriptor.methodKind === 'bidi_streaming' && messages.length < i) {
+        await new Promise((resolve) => { arrived = resolve; });
+      }
+      yield fromJson(descriptor.input, one);
+    }
+  }
   try {
-    await clients[client](base, descriptor, fromJson(descriptor.input, request), options);
+    await clients[client](base, descriptor,
+      Array.isArray(request) ? requests() : fromJson(descriptor.input, request), options);
     return { messages, code: 0, header: added(header, 'test-'), trailer: added(trailer, 'test-') };
   } catch (err) {
     // What a client gives as an error's metadata may have the header in it.
-    return { messages, code: err.code, error: err.message, trailer: added(trailer, 'test-trailer') };
+    const details = trailer['grpc-status-details-bin'];
+    return {
+      messages, code: err.code, error: err.message, trailer: added(trailer, 'test-trailer'),
+      ...(details && { details: bytes(details) }),
+    };
   } finally {
     clearTimeout(overdue);
   }

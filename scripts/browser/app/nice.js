@@ -1,18 +1,21 @@
-// nice-grpc-web, over fetch. What a code generator would make, the definition of the
-// service, is made here from protobuf-es's.
+// nice-grpc-web, over one of its transports. What a code generator would make, the
+// definition of the service, is made here from protobuf-es's.
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
-import { ClientError, createChannel, createClient, Metadata } from 'nice-grpc-web';
+import { ClientError, createChannel, createClient, FetchTransport, Metadata, WebsocketTransport } from 'nice-grpc-web';
 
-export async function nice(base, method, request, { metadata, timeoutMs, signal, onHeader, onTrailer, onMessage }) {
+export const niceFetch = (...call) => nice(FetchTransport(), ...call);
+export const niceWebSocket = (...call) => nice(WebsocketTransport(), ...call);
+
+async function nice(transport, base, method, request, { metadata, timeoutMs, signal, onHeader, onTrailer, onMessage }) {
   const definition = {
     path: `/${method.parent.typeName}/${method.name}`,
-    requestStream: false,
-    responseStream: method.methodKind === 'server_streaming',
+    requestStream: method.methodKind === 'client_streaming' || method.methodKind === 'bidi_streaming',
+    responseStream: method.methodKind === 'server_streaming' || method.methodKind === 'bidi_streaming',
     requestSerialize: (message) => toBinary(method.input, message),
     responseDeserialize: (bytes) => fromBinary(method.output, bytes),
     options: {},
   };
-  const client = createClient({ call: definition }, createChannel(base));
+  const client = createClient({ call: definition }, createChannel(base, transport));
   const sent = Metadata();
   for (const [key, value] of Object.entries(metadata)) {
     sent.set(key, key.endsWith('-bin') ? Uint8Array.from(atob(value), (c) => c.charCodeAt(0)) : value);

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"oneport/certs"
 	"oneport/mux"
@@ -116,7 +117,8 @@ func (c *counter) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServer
 
 // test answers metadata "test-send: x" with header "test-header: x" and trailer
 // "test-trailer: x", and the same for keys that end in "-bin". "test-do: hang"
-// keeps the call until its end, "test-do: fail" ends it with an error.
+// keeps the call until its end, "test-do: fail" ends it with an error, "test-do: detail"
+// with one that has a detail.
 func test(ctx context.Context) error {
 	md, _ := metadata.FromIncomingContext(ctx)
 	for _, suffix := range []string{"", "-bin"} {
@@ -136,6 +138,12 @@ func test(ctx context.Context) error {
 		return status.FromContextError(ctx.Err()).Err()
 	case slices.Equal(do, []string{"fail"}):
 		return status.Error(codes.FailedPrecondition, failure)
+	case slices.Equal(do, []string{"detail"}):
+		st, err := status.New(codes.FailedPrecondition, "detailed").WithDetails(durationpb.New(5 * time.Second))
+		if err != nil {
+			return err
+		}
+		return st.Err()
 	}
 	return nil
 }
