@@ -24,6 +24,11 @@ func TestWebSocketHandshake(t *testing.T) {
 				}
 				return request
 			}
+			offer := func(subprotocols string) string {
+				other := e
+				other.Subprotocol = subprotocols
+				return other.Handshake()
+			}
 			origin := map[bool]string{false: "Origin: http://localhost", true: "Origin: https://localhost"}
 			// A client that gets none of the subprotocols it asks for gives up; but
 			// an echo is of no subprotocol.
@@ -31,16 +36,21 @@ func TestWebSocketHandshake(t *testing.T) {
 			switch e.Path {
 			case "/ws":
 				unknown, known = http.StatusSwitchingProtocols, http.StatusSwitchingProtocols
-			case "/grpc-ws", "/grpc-ws-tunnel":
+			case "/grpc-ws", "/grpc-ws-tunnel", bodyParts.Path:
 				known = http.StatusSwitchingProtocols
+			}
+			// The path of a method is that of other calls as well.
+			noUpgrade, wantUpgrade := http.StatusUpgradeRequired, map[string]string{"Upgrade": "websocket", "Connection": "Upgrade"}
+			if e.Path == bodyParts.Path {
+				noUpgrade, wantUpgrade = http.StatusMethodNotAllowed, nil
 			}
 			cases := []struct {
 				name, request string
 				status        int
 				header        map[string]string // "" means absent
 			}{
-				{"H1 no Upgrade", "GET " + e.Path + " HTTP/1.1\r\nHost: localhost\r\n\r\n", 426, map[string]string{"Upgrade": "websocket", "Connection": "Upgrade"}},
-				{"H1 other Upgrade", edit("Upgrade: websocket", "Upgrade: foo"), 426, nil},
+				{"H1 no Upgrade", "GET " + e.Path + " HTTP/1.1\r\nHost: localhost\r\n\r\n", noUpgrade, wantUpgrade},
+				{"H1 other Upgrade", edit("Upgrade: websocket", "Upgrade: foo"), noUpgrade, nil},
 				{"H2 no Connection", edit("Connection: Upgrade", "Connection: keep-alive"), 400, nil},
 				{"H3 Connection is a list", edit("Connection: Upgrade", "Connection: keep-alive, Upgrade"), 101, nil},
 				{"H4 version 12", edit("Version: 13", "Version: 12"), 426, map[string]string{"Sec-WebSocket-Version": "13"}},
@@ -50,8 +60,8 @@ func TestWebSocketHandshake(t *testing.T) {
 				{"H7 POST", strings.Replace(e.Handshake("Content-Length: 0"), "GET", "POST", 1), 405, map[string]string{"Allow": "GET"}},
 				{"H8 HTTP/1.0", edit("HTTP/1.1", "HTTP/1.0"), 400, nil},
 				{"H9 accept value", e.Handshake(), 101, map[string]string{"Sec-WebSocket-Accept": sockettest.Accept}},
-				{"H10 subprotocols, none known", sockettest.Handshake(e.Path, "Sec-WebSocket-Protocol: x, y"), unknown, map[string]string{"Sec-WebSocket-Protocol": ""}},
-				{"H11 subprotocols, one known", sockettest.Handshake(e.Path, "Sec-WebSocket-Protocol: x, grpc-ws.v1, grpc-ws-tunnel.v1, y"), known, map[string]string{"Sec-WebSocket-Protocol": e.Subprotocol}},
+				{"H10 subprotocols, none known", offer("x, y"), unknown, map[string]string{"Sec-WebSocket-Protocol": ""}},
+				{"H11 subprotocols, one known", offer("x, grpc-ws.v1, grpc-websockets, grpc-ws-tunnel.v1, y"), known, map[string]string{"Sec-WebSocket-Protocol": e.Subprotocol}},
 				{"H12 foreign origin", e.Handshake("Origin: http://evil.example"), 403, nil},
 				{"H12 own origin", e.Handshake(origin[secure]), 101, nil},
 				{"H12 origin of the other scheme", e.Handshake(origin[!secure]), 403, nil},

@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"testing"
@@ -27,6 +28,7 @@ var endpoints = map[string]sockettest.Endpoint{
 	"one method binary": oneMethodBinary,
 	"grpc-ws.v1 text":   manyCallsText,
 	"grpc-ws.v1 binary": manyCallsBinary,
+	"grpc-websockets":   bodyParts,
 	"tunnel":            tunnelBytes,
 }
 
@@ -100,6 +102,44 @@ var (
 	helloFrame = field(9, number(1, 65536)+number(2, conformanceLimit)+number(3, 256))
 )
 
+// bodyParts is an endpoint whose messages are an envelope each, of one bidi stream.
+var bodyParts = sockettest.Endpoint{
+	Path:        "/echo.v1.EchoService/Converse",
+	Subprotocol: "grpc-websockets",
+	Kind:        sockettest.Binary,
+	Opening:     []byte{}, // a header without metadata
+	Message: func(n int, content, filler string) (string, []string) {
+		message := field(1, content)
+		request := envelope(0, message+fillerField(filler))
+		var replies []string
+		if n == 0 {
+			replies = binaries(bodyHeader)
+		}
+		if len(request)-5 > conformanceLimit {
+			return "\x00" + request, bodyEnd(replies, fmt.Sprintf(
+				"grpc-status: 8\r\ngrpc-message: grpc: received message larger than max (%d vs. %d)\r\n", len(request)-5, conformanceLimit))
+		}
+		return "\x00" + request, append(replies, binaries(envelope(0, message))...)
+	},
+	Empty: bodyEnd(binaries(bodyHeader),
+		"grpc-status: 3\r\ngrpc-message: a message begins with a byte 0, or is a single byte 1 after the last\r\n"),
+	OtherKind:  "close 1003",
+	MaxBytes:   conformanceLimit + 65536,
+	MaxContent: conformanceLimit + 65536,
+	MaxFrames:  maxFrames,
+}
+
+var bodyHeader = envelope(0x80, "content-type: application/grpc-web+proto\r\n")
+
+// bodyEnd are the replies to what ends the call with this trailer, after others.
+func bodyEnd(replies []string, trailer string) []string {
+	return append(replies, append(binaries(envelope(0x80, trailer)), "close 1000")...)
+}
+
+func envelope(flags byte, message string) string {
+	return string(binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(message)))) + message
+}
+
 func texts(s string) []string {
 	return []string{sockettest.Describe(sockettest.Fin|sockettest.Text, s)}
 }
@@ -152,4 +192,4 @@ func TestWebSocketConformance(t *testing.T) {
 }
 
 // oneAPath are endpoints for cases that are not about messages.
-var oneAPath = []sockettest.Endpoint{endpoints["echo text"], oneMethodText, manyCallsBinary, tunnelBytes}
+var oneAPath = []sockettest.Endpoint{endpoints["echo text"], oneMethodText, manyCallsBinary, bodyParts, tunnelBytes}

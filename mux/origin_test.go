@@ -75,11 +75,14 @@ func TestOrigin(t *testing.T) {
 		{"any", "ws://example.com", "null", none, true},
 	}
 	for _, tt := range tests {
-		for _, path := range []string{"/ws", "/grpc-ws", "/grpc-ws-tunnel"} {
+		for _, path := range []string{"/ws", "/grpc-ws", "/grpc-ws-tunnel", "/helloworld.Greeter/SayHello"} {
 			t.Run(fmt.Sprintf("%s %s%s from %s with %s", tt.server, tt.url, path, tt.origin, tt.cookie), func(t *testing.T) {
 				header := http.Header{}
 				if tt.origin != none {
 					header.Set("Origin", tt.origin)
+				}
+				if path == "/helloworld.Greeter/SayHello" {
+					header.Set("Sec-WebSocket-Protocol", "grpc-websockets")
 				}
 				if tt.cookie != none {
 					header.Set("Cookie", tt.cookie)

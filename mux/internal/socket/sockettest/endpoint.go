@@ -17,6 +17,10 @@ type Endpoint struct {
 	Subprotocol string // to ask for; "" means none
 	Kind        byte   // Text or Binary
 
+	// Opening is a message that goes before all others, with the handshake, and is
+	// not answered; nil means that there is none.
+	Opening []byte
+
 	// Message makes the message that comes after n others on its socket, and tells
 	// the replies, as Describe does. It holds content, which the replies repeat, and
 	// filler, which they need not.
@@ -80,12 +84,17 @@ func (e Endpoint) sized(n, size int) (payload string, replies []string) {
 	panic(fmt.Sprintf("sockettest: %s has no message of %d bytes", e.Path, size))
 }
 
-// Handshake is a request for e that will be upgraded; more are header lines.
+// Handshake is a request for e that will be upgraded, and the opening; more are header
+// lines.
 func (e Endpoint) Handshake(more ...string) string {
 	if e.Subprotocol != "" {
 		more = append(more, "Sec-WebSocket-Protocol: "+e.Subprotocol)
 	}
-	return Handshake(e.Path, more...)
+	h := Handshake(e.Path, more...)
+	if e.Opening != nil {
+		h += string(Frame(Fin|e.Kind, string(e.Opening)))
+	}
+	return h
 }
 
 // Open makes a socket of conn and returns what reads the replies. It sends early together
