@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -202,5 +203,64 @@ func TestServeHTTP(t *testing.T) {
 	ws.Close()
 	if err := receive(t, down, "Shutdown"); err != nil {
 		t.Errorf("Shutdown = %v", err)
+	}
+}
+
+// A WebSocket at the path of a method is a call if its client says so, and then comes
+// before the program's handlers.
+func TestHandleWebSocket(t *testing.T) {
+	s := muxtest.New(t, func(s *mux.Server) {
+		services(s)
+		s.Handle("/", text("everything"))
+		s.Handle("/echo.v1.EchoService/Echo", text("own"))
+		s.Handle("/own.v1.Service/", text("own"))
+	})
+	bare := muxtest.New(t, services)
+	const call = "grpc-websockets"
+	for _, tt := range []struct {
+		server         *muxtest.Server
+		path, offer    string
+		code           int
+		text, protocol string // parts of the body; the subprotocol agreed to
+	}{
+		{s, "/echo.v1.EchoService/Echo", call, 101, "", call},
+		{s, "/echo.v1.EchoService/Echo", "x, " + call, 101, "", call},
+		{s, "/echo.v1.EchoService/Echo", "x", 200, "own", ""},
+		{s, "/echo.v1.EchoService/Echo", "", 200, "own", ""},
+		{s, "/echo.v1.EchoService/Expand", call, 101, "", call},
+		{s, "/echo.v1.EchoService/Expand", "x", 200, "everything", ""},
+		{s, "/echo.v1.EchoService/Nope", call, 101, "", call},
+		{s, "/nobody.v1.Service/Method", call, 101, "", call},
+		{s, "/nobody.v1.Service/Method", "x", 200, "everything", ""},
+		{s, "/own.v1.Service/Method", call, 200, "own", ""},
+		{s, "/page", call, 200, "everything", ""},
+		{bare, "/echo.v1.EchoService/Expand", "x, y", 400, "known: " + call, ""},
+		{bare, "/echo.v1.EchoService/Expand", "", 400, "needs the subprotocol " + call, ""},
+		{bare, "/echo.v1.EchoService/Nope", "", 400, "needs the subprotocol " + call, ""},
+		{bare, "/nobody.v1.Service/Method", call, 101, "", call},
+		{bare, "/nobody.v1.Service/Method", "", 404, "", ""},
+		{bare, "/ws", call, 101, "", ""},
+		{bare, "/grpc-ws", call, 400, "known: grpc-ws.v1", ""},
+		{bare, "/grpc-ws/echo.v1.EchoService/Echo", call, 400, "no subprotocol is spoken here", ""},
+	} {
+		d := websocket.Dialer{NetDialContext: tt.server.DialContext}
+		if tt.offer != "" {
+			d.Subprotocols = strings.Split(tt.offer, ", ")
+		}
+		c, res, err := d.Dial("ws://localhost"+tt.path, nil)
+		if err == nil {
+			c.Close()
+		} else if res == nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		protocol := res.Header.Get("Sec-Websocket-Protocol")
+		if res.StatusCode != tt.code || !strings.Contains(string(body), tt.text) || protocol != tt.protocol {
+			t.Errorf("%s, %q offered: %s, subprotocol %q, %q; want %d, %q, %q",
+				tt.path, tt.offer, res.Status, protocol, body, tt.code, tt.protocol, tt.text)
+		}
 	}
 }

@@ -74,43 +74,56 @@ func connect(t testing.TB, s *script, header http.Header) *pipeClient {
 	t.Helper()
 	reg := rpc.NewRegistry(rpc.Config{})
 	s.register(reg)
-	p := &pipeClient{t: t, got: make(chan string, 10000), stalled: make(chan struct{}, 1), sockets: socket.NewServer(socket.Config{})}
-	near, far := net.Pipe()
+	p := newPipeClient(t, socket.Config{})
 	began := make(chan *multiplexer, 1)
-	go func() {
-		brw := bufio.NewReadWriter(bufio.NewReader(near), bufio.NewWriter(near))
-		r, err := http.ReadRequest(brw.Reader)
-		if err != nil {
-			t.Error(err)
-			return
-		}
+	p.open(Path, Subprotocol, header, func(w http.ResponseWriter, r *http.Request) {
 		shake, err := newHandshake(r)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		p.sockets.Upgrade(hijackable{httptest.NewRecorder(), near, brw}, r, func(c *socket.Conn) {
+		p.sockets.Upgrade(w, r, func(c *socket.Conn) {
 			m := newMultiplexer(c, reg, shake, &p.bench)
 			began <- m
 			m.run()
 		}, Subprotocol)
+	})
+	p.mux = <-began
+	return p
+}
+
+func newPipeClient(t testing.TB, cfg socket.Config) *pipeClient {
+	return &pipeClient{t: t, got: make(chan string, 10000), stalled: make(chan struct{}, 1), sockets: socket.NewServer(cfg)}
+}
+
+// open opens the socket that serve makes of the request.
+func (p *pipeClient) open(path, subprotocol string, header http.Header, serve http.HandlerFunc) {
+	p.t.Helper()
+	near, far := net.Pipe()
+	go func() {
+		brw := bufio.NewReadWriter(bufio.NewReader(near), bufio.NewWriter(near))
+		r, err := http.ReadRequest(brw.Reader)
+		if err != nil {
+			p.t.Error(err)
+			return
+		}
+		serve(hijackable{httptest.NewRecorder(), near, brw}, r)
 	}()
 	d := websocket.Dialer{
 		NetDialContext: func(context.Context, string, string) (net.Conn, error) { return far, nil },
-		Subprotocols:   []string{Subprotocol},
+		Subprotocols:   []string{subprotocol},
 		// gorilla makes a frame of what the buffer holds.
 		WriteBufferSize: 64 << 10,
 	}
-	ws, res, err := d.Dial("ws://x/grpc-ws", header)
+	ws, res, err := d.Dial("ws://x"+path, header)
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
-	if got := res.Header.Get("Sec-Websocket-Protocol"); got != Subprotocol {
-		t.Errorf("subprotocol %q, want %q", got, Subprotocol)
+	if got := res.Header.Get("Sec-Websocket-Protocol"); got != subprotocol {
+		p.t.Errorf("subprotocol %q, want %q", got, subprotocol)
 	}
-	p.ws, p.mux = ws, <-began
+	p.ws = ws
 	go p.read()
-	return p
 }
 
 // read ends with the socket.
