@@ -1,4 +1,4 @@
-// Package wsrpc carries gRPC calls over WebSocket, in two forms.
+// Package wsrpc carries gRPC calls over WebSocket, in three forms.
 //
 // # Many calls on a socket
 //
@@ -59,4 +59,31 @@
 //
 // Header and trailer metadata of the server and the details of a status have no
 // place in this form and are dropped.
+//
+// # gRPC-Web on a WebSocket
+//
+// A client that opens /{service}/{method} with the subprotocol grpc-websockets makes one
+// call of that method there, as the WebSocket transports of @improbable-eng/grpc-web and
+// nice-grpc-web do; the wire is theirs. All messages are binary.
+//
+//   - The first message of the client, which must come within 10 s, is the header: lines
+//     "name: value" of HTTP/1, without an empty one at the end. They become metadata,
+//     in place of a header of the handshake that has the same name; grpc-timeout is the
+//     deadline.
+//   - In each that follows a byte 0 stands before bytes of a gRPC-Web body (PROTOCOL-WEB.md
+//     in the grpc repository): envelopes with flags 0, mostly one a message, but they
+//     may be cut anywhere. A single byte 1 half-closes.
+//   - The answer is such a body as well, of which each message has one frame: lines of the
+//     header, with flags 0x80, then messages, then lines of the trailer, with flags 0x80,
+//     which end with the status. The close frame after it has 1000, however the call ended.
+//   - To close the socket is to cancel the call.
+//   - What breaks these rules ends the call with a status, but text with 1003, a message
+//     after the half-close with 1002, no header in time with 1008, one of more than 64 KiB
+//     and a message 64 KiB above the limit with 1009. A server that is leaving closes
+//     sockets without a header with 1001, and waits for the calls of the others.
+//
+// The metadata of a call has 16 KiB. Beside it and the WebSocket message that is being read
+// a socket holds one that waits, or small ones of 64 KiB together, one that the handler
+// takes from, and an envelope that has come in part; 64 KiB of answers that wait and as
+// much that is being written, with one in the hands of the handler.
 package wsrpc
