@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -51,6 +52,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 				"http2-fast": {run: pages(2), fast: true},
 				"ws-calls":   {run: socketCalls},
 				"ws-streams": {run: socketStreams},
+				"ws-web":     {run: webSocketCalls},
 			}
 			p := start(t, both, func(s *mux.Server) {
 				echo.Register(s)
@@ -212,8 +214,8 @@ func pages(major int) func(context.Context, *port, *tls.Config, func()) error {
 }
 
 // open opens a WebSocket. It is nil if there is no one to open it with.
-func open(ctx context.Context, p *port, cfg *tls.Config, path string) *websocket.Conn {
-	d := websocket.Dialer{TLSClientConfig: cfg, HandshakeTimeout: 10 * time.Second}
+func open(ctx context.Context, p *port, cfg *tls.Config, path string, subprotocols ...string) *websocket.Conn {
+	d := websocket.Dialer{TLSClientConfig: cfg, HandshakeTimeout: 10 * time.Second, Subprotocols: subprotocols}
 	c, _, err := d.DialContext(ctx, p.url(scheme("ws", cfg), path), roadHeader(ctx))
 	if err != nil {
 		return nil
@@ -261,6 +263,35 @@ func socketStreams(ctx context.Context, p *port, cfg *tls.Config, answered func(
 		c.Close()
 		if n != 3 || !websocket.IsCloseError(err, websocket.CloseNormalClosure) {
 			return fmt.Errorf("after %d messages of 3: %w", n, err)
+		}
+		answered()
+	}
+}
+
+func webSocketCalls(ctx context.Context, p *port, cfg *tls.Config, answered func()) error {
+	for {
+		c := open(ctx, p, cfg, "/echo.v1.EchoService/Expand", "grpc-websockets")
+		if c == nil {
+			return nil
+		}
+		c.WriteMessage(websocket.BinaryMessage, nil)
+		c.WriteMessage(websocket.BinaryMessage, []byte("\x00"+envelope(0, field(1, "x")+number(2, 3))))
+		var got []string
+		var err error
+		for err == nil {
+			var b []byte
+			if _, b, err = c.ReadMessage(); err == nil {
+				got = append(got, string(b))
+			}
+		}
+		c.Close()
+		message := envelope(0, field(1, "x"))
+		switch {
+		case len(got) == 0 && websocket.IsCloseError(err, websocket.CloseGoingAway):
+			return nil
+		case !slices.Equal(got, []string{bodyHeader, message, message, message, envelope(0x80, "grpc-status: 0\r\n")}) ||
+			!websocket.IsCloseError(err, websocket.CloseNormalClosure):
+			return fmt.Errorf("answer %q, %w", got, err)
 		}
 		answered()
 	}
