@@ -123,7 +123,9 @@ var bodyParts = sockettest.Endpoint{
 	},
 	Empty: bodyEnd(binaries(bodyHeader),
 		"grpc-status: 3\r\ngrpc-message: a message begins with a byte 0, or is a single byte 1 after the last\r\n"),
-	OtherKind:  "close 1003",
+	OtherKind: "close 1003",
+	TooLarge: append(binaries(envelope(0x80, fmt.Sprintf(
+		"grpc-status: 8\r\ngrpc-message: grpc: received message larger than max (%d)\r\n", conformanceLimit))), "close 1009"),
 	MaxBytes:   conformanceLimit + 65536,
 	MaxContent: conformanceLimit + 65536,
 	MaxFrames:  maxFrames,

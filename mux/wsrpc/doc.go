@@ -78,9 +78,10 @@
 //     which end with the status. The close frame after it has 1000, however the call ended.
 //   - To close the socket is to cancel the call.
 //   - What breaks these rules ends the call with a status, but text with 1003, a message
-//     after the half-close with 1002, no header in time with 1008, one of more than 64 KiB
-//     and a message 64 KiB above the limit with 1009. A server that is leaving closes
-//     sockets without a header with 1001, and waits for the calls of the others.
+//     after the half-close with 1002, no header in time with 1008. A header of more than
+//     64 KiB and a message that is 64 KiB above the limit are read no further: the status
+//     comes at once, without the handler, and 1009. A server that is leaving closes sockets
+//     without a header with 1001, and waits for the calls of the others.
 //
 // The metadata of a call has 16 KiB. Beside it and the WebSocket message that is being read
 // a socket holds one that waits, or small ones of 64 KiB together, one that the handler

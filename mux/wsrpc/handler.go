@@ -29,6 +29,8 @@ type Handler struct {
 	reg     *rpc.Registry
 	sockets *socket.Server
 	bench   bench
+
+	farTooLarge []byte // how a call of grpc-websockets ends (web.go)
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -36,7 +38,7 @@ var _ http.Handler = (*Handler)(nil)
 // NewHandler returns a Handler for the methods of reg. sockets owns the
 // connections: shutting it down ends them.
 func NewHandler(reg *rpc.Registry, sockets *socket.Server) *Handler {
-	h := &Handler{reg: reg, sockets: sockets}
+	h := &Handler{reg: reg, sockets: sockets, farTooLarge: farTooLarge(reg.MaxMessageBytes())}
 	context.AfterFunc(sockets.Draining(), h.bench.close)
 	return h
 }

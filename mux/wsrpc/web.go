@@ -49,7 +49,7 @@ func (h *Handler) ServeWeb(w http.ResponseWriter, r *http.Request) {
 	h.sockets.Upgrade(w, r, func(c *socket.Conn) {
 		call := &webCall{conn: c, method: method, shake: shake, inbox: newInbox()}
 		call.body.limit = h.reg.MaxMessageBytes()
-		call.run(err)
+		call.run(err, h.farTooLarge)
 	}, WebSubprotocol)
 }
 
@@ -77,9 +77,10 @@ type webCall struct {
 var _ rpc.Stream = (*webCall)(nil)
 
 // run returns when the socket is ending and the call does not run any more. unknown is
-// why there is no method.
-func (c *webCall) run(unknown error) {
+// why there is no method, farewell what to say to a message that is far too large.
+func (c *webCall) run(unknown error, farewell []byte) {
 	c.conn.SetLimit(frameRoom)
+	c.conn.SetFarewell(headerTooLarge)
 	late := time.AfterFunc(firstFrame, func() {
 		c.conn.CloseWith(socket.ClosePolicy, fmt.Sprintf("no header within %v", firstFrame))
 	})
@@ -92,6 +93,7 @@ func (c *webCall) run(unknown error) {
 		return // a server that drains has not accepted the call
 	}
 	c.conn.SetLimit(min(c.body.limit, math.MaxInt-frameRoom-1) + frameRoom)
+	c.conn.SetFarewell(farewell)
 	var call sync.WaitGroup
 	switch known, err := c.begin(m); {
 	case m.Kind == socket.Text:
@@ -189,9 +191,20 @@ func (c *webCall) finish(trailer metadata.MD, err error) {
 	if !c.headed {
 		_ = c.SendHeader(nil)
 	}
-	b := appendOutcome(make([]byte, prefixBytes, 64), trailer, err)
-	_ = c.conn.WriteHere(c.conn.Context(), socket.Binary, seal(b, trailerFlag))
-	c.conn.CloseWith(socket.CloseNormal, "")
+	c.conn.CloseAfter(trailerFrame(trailer, err), socket.CloseNormal, "")
+}
+
+// trailerFrame is the end of a body.
+func trailerFrame(trailer metadata.MD, err error) []byte {
+	return seal(appendOutcome(make([]byte, prefixBytes, 64), trailer, err), trailerFlag)
+}
+
+// headerTooLarge and farTooLarge are the ends of calls with a message of which the rest is
+// not even read. One that is a little too large is refused like any other.
+var headerTooLarge = trailerFrame(nil, status.Errorf(codes.ResourceExhausted, "a header of more than %d bytes", frameRoom))
+
+func farTooLarge(limit int) []byte {
+	return trailerFrame(nil, status.Errorf(codes.ResourceExhausted, "grpc: received message larger than max (%d)", limit))
 }
 
 func (c *webCall) RecvMsg(ctx context.Context, m any) (int, error) {

@@ -236,7 +236,9 @@ func TestWebHeaderLimit(t *testing.T) {
 		{"k: " + strings.Repeat("v", maxMetadata-metadataCost-1), whole(statusOK)},
 		{"k: " + strings.Repeat("v", maxMetadata-metadataCost), failed(codes.ResourceExhausted, "metadata of 16385 bytes, more than 16384")},
 		{"k: " + strings.Repeat("v", frameRoom-3), failed(codes.ResourceExhausted, "metadata of 65566 bytes, more than 16384")},
-		{"k: " + strings.Repeat("v", frameRoom-2), []string{"websocket: close 1009 (message too big): message larger than 65536 bytes"}},
+		{"k: " + strings.Repeat("v", frameRoom-2), []string{
+			envelope(0x80, "grpc-status: 8\r\ngrpc-message: a header of more than 65536 bytes\r\n"),
+			"websocket: close 1009 (message too big): message larger than 65536 bytes"}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			p := openWeb(t, echoes, "Bidi", 1000)

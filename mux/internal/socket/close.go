@@ -52,12 +52,16 @@ func (e *CloseError) Error() string {
 //
 // A code that must not be sent (RFC 6455 §7.4) is sent as 1011. The reason is made
 // valid UTF-8 and cut to the 123 bytes that fit.
-func (c *Conn) CloseWith(code int, reason string) {
+func (c *Conn) CloseWith(code int, reason string) { c.CloseAfter(nil, code, reason) }
+
+// CloseAfter is CloseWith with one more binary message, unless it is nil, of which the
+// same holds: it is the last, waits for no room, and is sent if the close frame is.
+func (c *Conn) CloseAfter(message []byte, code int, reason string) {
 	if !sendable(code) {
 		code = CloseInternal
 	}
 	reason = cleanReason(reason)
-	c.close(websocket.FormatCloseMessage(code, reason), &CloseError{Code: code, Reason: reason})
+	c.close(message, websocket.FormatCloseMessage(code, reason), &CloseError{Code: code, Reason: reason})
 }
 
 // sendable tells whether code may stand in a close frame.
@@ -85,16 +89,17 @@ func cleanReason(s string) string {
 	return s[:n]
 }
 
-// close queues our close frame and ends the context, unless the socket has ended.
-func (c *Conn) close(frame []byte, cause *CloseError) {
-	if c.out.last(frame, cause) {
+// close queues our close frame, after a message unless that is nil, and ends the context,
+// unless the socket has ended.
+func (c *Conn) close(message, frame []byte, cause *CloseError) {
+	if c.out.last(message, frame, cause) {
 		c.cancel(cause)
 	}
 }
 
 // peerClosed is called by gorilla in Read. It answers the close frame in kind.
 func (c *Conn) peerClosed(code int, reason string) error {
-	c.close(websocket.FormatCloseMessage(code, ""), &CloseError{Code: code, Reason: reason, ByPeer: true})
+	c.close(nil, websocket.FormatCloseMessage(code, ""), &CloseError{Code: code, Reason: reason, ByPeer: true})
 	c.hasten()
 	return nil
 }
@@ -114,7 +119,7 @@ func (c *Conn) gorillaClosed(code int, reason string) {
 }
 
 func (c *Conn) tooBig() {
-	c.CloseWith(CloseTooBig, fmt.Sprintf("message larger than %d bytes", c.limit))
+	c.CloseAfter(c.farewell, CloseTooBig, fmt.Sprintf("message larger than %d bytes", c.limit))
 }
 
 // flushed is called when our close frame has been written.

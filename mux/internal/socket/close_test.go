@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -55,6 +56,7 @@ func TestHandlerEnds(t *testing.T) {
 	}{
 		{"returns", func(c *Conn) {}, "close 1000"},
 		{"closes", func(c *Conn) { c.CloseWith(4016, "no"); c.CloseWith(4000, "late") }, "close 4016"},
+		{"closes after a message", func(c *Conn) { c.CloseAfter([]byte("x"), 4016, "no"); c.CloseAfter([]byte("y"), 4000, "late") }, `binary "x", close 4016`},
 		{"closes with a code that may not be sent", func(c *Conn) { c.CloseWith(1006, "") }, "close 1011"},
 		{"panics", func(c *Conn) { panic("oops") }, "close 1011"},
 		{"exits", func(c *Conn) { runtime.Goexit() }, "EOF"},
@@ -67,7 +69,9 @@ func TestHandlerEnds(t *testing.T) {
 				ctx = c.Context()
 				tc.handler(c)
 			})
-			c.want(tc.want)
+			for want := range strings.SplitSeq(tc.want, ", ") {
+				c.want(want)
+			}
 			c.conn.Close()
 			s.Close()
 			if ctx.Err() == nil {
@@ -213,7 +217,7 @@ func TestReadWaitsForCause(t *testing.T) {
 		want := &CloseError{Code: CloseNormal}
 		got := make(chan error, 1)
 		c := pipe(t, NewServer(Config{}), func(c *Conn) {
-			if !c.out.last([]byte{0x03, 0xe8}, want) {
+			if !c.out.last(nil, []byte{0x03, 0xe8}, want) {
 				t.Error("the socket has ended")
 			}
 			go func() { got <- c.readFailed(io.EOF) }()
@@ -252,5 +256,39 @@ func TestSetLimit(t *testing.T) {
 		if err := <-end; (err.Error() == `socket: closed by server: 1009 "message larger than 100 bytes"`) != (n > 100) {
 			t.Errorf("%d bytes: %v", n, err)
 		}
+	}
+}
+
+// A farewell goes before the close frame that tells of a message above the limit, and no
+// other. Nothing comes between the two.
+func TestFarewell(t *testing.T) {
+	for _, n := range []int{10, 11} {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Config{MaxMessageBytes: 10, Log: quiet})
+			c := pipe(t, s, func(c *Conn) {
+				c.SetFarewell([]byte("farewell"))
+				var busy sync.WaitGroup
+				busy.Go(func() {
+					for c.Write(c.Context(), Binary, []byte("busy")) == nil {
+					}
+				})
+				lives(make(chan error, 1))(c)
+				busy.Wait()
+			})
+			sent := text(long(n))
+			if n == 10 {
+				sent = append(sent, closing(1000, "")...)
+			}
+			go c.conn.Write(sent) // which fails once the socket is closed
+			last := ""
+			for got := c.reply(); !strings.HasPrefix(got, "close"); got = c.reply() {
+				last = got
+			}
+			if (last == `binary "farewell"`) != (n > 10) {
+				t.Errorf("a message of %d bytes: the last of ours is %s", n, last)
+			}
+			c.conn.Close()
+			s.Close()
+		})
 	}
 }

@@ -38,9 +38,10 @@ type Conn struct {
 	cancel context.CancelCauseFunc
 
 	// The reader's own.
-	limit   int           // bytes of a message
-	readErr error         // the first error of gorilla's, which must not be asked again
-	pings   *rate.Limiter // of the peer's pings and pongs; nil before the first
+	limit    int           // bytes of a message
+	farewell []byte        // the last message to the peer if one of it is larger; nil: none
+	readErr  error         // the first error of gorilla's, which must not be asked again
+	pings    *rate.Limiter // of the peer's pings and pongs; nil before the first
 
 	mu    sync.Mutex
 	timer *time.Timer // pings, then the end of waiting for the peer's close frame; guarded by mu
@@ -132,6 +133,11 @@ func (c *Conn) SetLimit(n int) {
 	c.limit = n
 	c.ws.SetReadLimit(int64(n))
 }
+
+// SetFarewell has message, which is binary, sent before the close frame should a message
+// of the peer be larger than the limit, for peers that take no reason from that. It must
+// not be changed. The goroutine that reads may call it.
+func (c *Conn) SetFarewell(message []byte) { c.farewell = message }
 
 // ping asks the peer for a sign of life. It is called by c.timer.
 func (c *Conn) ping() {

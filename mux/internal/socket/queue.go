@@ -158,13 +158,16 @@ func (q *queue) control(opcode byte, p []byte) bool {
 	return true
 }
 
-// last takes a close frame, after which no other is taken. It is false if that
-// was so before.
-func (q *queue) last(p []byte, why error) bool {
+// last takes a close frame, after which no other is taken, and before it a binary
+// message unless that is nil, full or not. It is false if that was so before.
+func (q *queue) last(message, p []byte, why error) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.done != nil {
 		return false
+	}
+	if message != nil {
+		q.append(byte(Binary), message)
 	}
 	q.append(opClose, p)
 	q.start()

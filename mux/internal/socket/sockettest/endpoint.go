@@ -44,6 +44,10 @@ type Endpoint struct {
 	// NotJSON is the reply to text that is not JSON; "" means that it need not be.
 	NotJSON string
 
+	// TooLarge are the replies to a message of more than MaxBytes; nil means that the
+	// server closes with 1009.
+	TooLarge []string
+
 	MaxBytes   int // of a message
 	MaxContent int // bytes of content in it
 	MaxFrames  int // of a message
