@@ -64,6 +64,11 @@ const columns = [
   ['unary', 'details', async (c) => c.client.details && [
     await c.call('echo', {}, { metadata: { 'test-do': 'detail' } }),
     { messages: [], code: 9, error: 'detailed', trailer: {}, details }]],
+  ['unary', 'too large', async (c) => c.client.duplex && [
+    [await c.long((4 << 20) - 4), await c.long(4 << 20), await c.long(10 << 20)], // with 5 bytes of tag and length
+    [{ messages: [], code: 8, error: 'grpc: received message larger than max (4194305 vs. 4194304)', trailer: {} },
+      { messages: [], code: 8, error: 'grpc: received message larger than max (4194309 vs. 4194304)', trailer: {} },
+      { messages: [], code: 8, error: 'grpc: received message larger than max (4194304)', trailer: {} }]]],
   ['unary', 'cancel', async (c) => [
     await c.cancel('echo', {}, { metadata: { 'test-do': 'hang' } }),
     { messages: [], code: c.client.cancelled }]],
