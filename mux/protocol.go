@@ -50,9 +50,10 @@ func (s *Server) isCall(r *http.Request) bool {
 	return !isUpgrade(r) && (s.web.Match(r) || connectrpc.IsCall(r) && s.isNobodys(r))
 }
 
-// isSocketCall tells whether r opens a WebSocket for one call, at the path of its method,
-// by the same rules. One that does not say so, which the path of a method alone does
-// not, is for the handler that a program has there, if any.
+// isSocketCall tells whether r opens a WebSocket for one call, at the path of its method.
+// To a client that offers the subprotocol for that the rule of isCall applies. One that
+// does not may be for a handler that the program has there, and is else told what to
+// offer.
 func (s *Server) isSocketCall(r *http.Request) bool {
 	if !isUpgrade(r) {
 		return false

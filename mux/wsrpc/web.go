@@ -39,7 +39,7 @@ func (h *Handler) ServeWeb(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, status.Convert(err).Message(), http.StatusBadRequest)
 		return
 	}
-	if !offersSubprotocol(r) && r.Method == http.MethodGet {
+	if !offersSubprotocol(r) {
 		text := fmt.Sprintf("a WebSocket here needs the subprotocol %s; without one connect to %s%s", WebSubprotocol, Path, r.URL.EscapedPath())
 		http.Error(w, text, http.StatusBadRequest)
 		return
