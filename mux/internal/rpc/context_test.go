@@ -61,7 +61,7 @@ func TestCallContext(t *testing.T) {
 						before := runtime.NumGoroutine()
 						child, cancel = context.WithCancel(ctx)
 						t.Cleanup(cancel)
-						if after := runtime.NumGoroutine(); after != before {
+						if after := runtime.NumGoroutine(); after > before { // those of others may just end
 							t.Errorf("a derived context costs %d goroutines", after-before)
 						}
 					}
