@@ -56,12 +56,14 @@ func TestImports(t *testing.T) {
 			reason: "the split serves nothing itself"},
 		{of: "oneport/mux/internal/socket", only: []string{"oneport/mux/internal/ready"}, never: []string{"google.golang.org/grpc"},
 			reason: "a socket carries any messages"},
+		{of: "oneport/mux/internal/xconnect", only: []string{}, never: []string{"github.com/gorilla/websocket", "google.golang.org/grpc"},
+			reason: "it knows upgrades, not who upgrades"},
 		{of: "oneport/mux/internal/connectrpc", only: []string{"oneport/mux/internal/rpc"},
 			never:  []string{"google.golang.org/grpc", "github.com/gorilla/websocket", "github.com/soheilhy/cmux"},
 			reason: "adapters know the core, not each other and not mux"},
 		{of: "oneport/mux/wsrpc", only: ours, reason: "adapters know the core, not each other and not mux"},
 		{of: "oneport/mux/tunnel", only: []string{"oneport/mux/internal/socket"}, reason: "a tunnel carries any bytes"},
-		{of: "oneport/mux", only: append(ours, "oneport/mux/internal/connectrpc", "oneport/mux/internal/sniff", "oneport/mux/tunnel", "oneport/mux/wsrpc"),
+		{of: "oneport/mux", only: append(ours, "oneport/mux/internal/connectrpc", "oneport/mux/internal/sniff", "oneport/mux/internal/xconnect", "oneport/mux/tunnel", "oneport/mux/wsrpc"),
 			reason: "the library knows no service and no certificate"},
 	}
 	pkgs := listPackages(t)
