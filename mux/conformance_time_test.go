@@ -57,17 +57,17 @@ func wantEOF(t *testing.T, reply func() string, start time.Time, after time.Dura
 }
 
 // T1: a client that is gone without a word.
-func TestWebSocketSilence(t *testing.T) {
-	bySocket(t, func(t *testing.T, e sockettest.Endpoint, s *muxtest.Server, dial func() net.Conn) {
-		conn := dial()
-		reply := e.Open(t, conn)
-		e.Exchange(t, conn, reply, 0)
-		start := time.Now()
-		if got := reply(); got != `ping ""` {
-			t.Errorf("%s, want a ping", got)
-		}
-		wantEOF(t, reply, start, 35*time.Second)
-	})
+func TestWebSocketSilence(t *testing.T) { bySocket(t, silence) }
+
+func silence(t *testing.T, e sockettest.Endpoint, s *muxtest.Server, dial func() net.Conn) {
+	conn := dial()
+	reply := e.Open(t, conn)
+	e.Exchange(t, conn, reply, 0)
+	start := time.Now()
+	if got := reply(); got != `ping ""` {
+		t.Errorf("%s, want a ping", got)
+	}
+	wantEOF(t, reply, start, 35*time.Second)
 }
 
 // T2: a client that does not read what it has asked for is given up, and meanwhile is
@@ -148,30 +148,30 @@ func (c *openConns) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Con
 func (c *openConns) HandleRPC(context.Context, stats.RPCStats)                         {}
 
 // X11: a client that does not answer the server's close frame.
-func TestWebSocketCloseUnanswered(t *testing.T) {
-	bySocket(t, func(t *testing.T, e sockettest.Endpoint, s *muxtest.Server, dial func() net.Conn) {
-		conn := dial()
-		reply := e.Open(t, conn)
-		down := make(chan error, 1)
-		want := "close 1001"
-		if e.OtherKind != "" {
-			// A tunnel that has said nothing is ended by the split, and may be before
-			// its WebSocket is told of the shutdown.
-			want = e.OtherKind
-			conn.Write(sockettest.Frame(sockettest.Fin|sockettest.Text, "x"))
-			down <- nil
-		} else {
-			go func() { down <- s.Shutdown(t.Context()) }()
-		}
-		if got := reply(); got != want {
-			t.Errorf("%s, want %s", got, want)
-		}
-		start := time.Now()
-		wantEOF(t, reply, start, time.Second)
-		if err := <-down; err != nil {
-			t.Errorf("Shutdown = %v", err)
-		}
-	})
+func TestWebSocketCloseUnanswered(t *testing.T) { bySocket(t, closeUnanswered) }
+
+func closeUnanswered(t *testing.T, e sockettest.Endpoint, s *muxtest.Server, dial func() net.Conn) {
+	conn := dial()
+	reply := e.Open(t, conn)
+	down := make(chan error, 1)
+	want := "close 1001"
+	if e.OtherKind != "" {
+		// A tunnel that has said nothing is ended by the split, and may be before
+		// its WebSocket is told of the shutdown.
+		want = e.OtherKind
+		conn.Write(sockettest.Frame(sockettest.Fin|sockettest.Text, "x"))
+		down <- nil
+	} else {
+		go func() { down <- s.Shutdown(t.Context()) }()
+	}
+	if got := reply(); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	start := time.Now()
+	wantEOF(t, reply, start, time.Second)
+	if err := <-down; err != nil {
+		t.Errorf("Shutdown = %v", err)
+	}
 }
 
 // H16: a handshake that comes an octet a second.

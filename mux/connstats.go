@@ -70,9 +70,10 @@ func (s *connStats) sockets(next http.Handler) http.Handler {
 	})
 }
 
-// handOver hides the connection's record from next, which makes a connection of its own
-// of it: that begins when this one, hijacked, has ended, so that they count as one.
-func (s *connStats) handOver(next http.Handler) http.Handler {
+// hide keeps the connection's record from next. A tunnel is a connection of its own,
+// which begins when this one, hijacked, has ended, so that they count as one; and the end
+// of a WebSocket on a stream of HTTP/2 is not that of its connection.
+func (s *connStats) hide(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), connRecordKey{}, nil)))
 	})

@@ -21,6 +21,11 @@
 // that began with native gRPC carries nothing else, unless [WithSharedHTTP2] gives
 // it to an HTTP server as well.
 //
+// A WebSocket may be a stream of an HTTP/2 connection (RFC 8441), if the process was
+// started with http2xconnect=1 in GODEBUG, at which net/http looks. To all handlers it
+// is an upgrade of HTTP/1.1 even so. A socket of the program's own is then a request like
+// others: it keeps Shutdown waiting until its handler has closed it.
+//
 // A WebSocket may be a connection itself (package tunnel): it goes to a split of its
 // own, which carries calls only.
 //

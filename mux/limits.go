@@ -10,6 +10,8 @@ import (
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"oneport/mux/internal/xconnect"
 )
 
 // Limits of the servers behind the split. An idle HTTP/2 connection is kept much
@@ -48,11 +50,19 @@ func http2Settings() []http2.Setting {
 // earlySettings is what the split may announce before it knows to which of them
 // the client goes. With options of the program nobody knows what grpc-go will
 // announce, and a client must not be granted what the server then denies it.
+//
+// Extended CONNECT is announced even so, since clients may look for that in the first
+// SETTINGS alone (Go's do). It comes from net/http, and grpc-go refuses it as it does all
+// that is not gRPC.
 func (s *Server) earlySettings() []http2.Setting {
-	if len(s.cfg.grpcOptions) > 0 && !s.cfg.sharedHTTP2 {
-		return nil
+	var settings []http2.Setting
+	if len(s.cfg.grpcOptions) == 0 || s.cfg.sharedHTTP2 {
+		settings = http2Settings()
 	}
-	return http2Settings()
+	if xconnect.Enabled {
+		settings = append(settings, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
+	}
+	return settings
 }
 
 // grpcDefaults are the limits of native gRPC; grpc-go's own are without bound

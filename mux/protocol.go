@@ -23,7 +23,7 @@ func (s *Server) protocols() []protocol {
 	return []protocol{
 		{"connect, grpc-web, grpc", s.isCall, s.origins.cors(s.web)},
 		{"grpc-ws", under("/grpc-ws"), s.websocket(s.calls)},
-		{"grpc-ws-tunnel", exactly(tunnel.Path), s.origins.guard(s.conns.handOver(s.tunnels))},
+		{"grpc-ws-tunnel", exactly(tunnel.Path), s.origins.guard(s.conns.hide(s.tunnels))},
 		{"grpc-websockets", s.isSocketCall, s.websocket(http.HandlerFunc(s.calls.ServeWeb))},
 		{"handlers", s.hasHandler, s.handlers},
 		{"ws-echo", exactly("/ws"), s.websocket(http.HandlerFunc(s.sockets.Echo))},

@@ -14,6 +14,7 @@ import (
 	"oneport/mux/internal/connectrpc"
 	"oneport/mux/internal/rpc"
 	"oneport/mux/internal/socket"
+	"oneport/mux/internal/xconnect"
 	"oneport/mux/tunnel"
 	"oneport/mux/wsrpc"
 )
@@ -36,6 +37,7 @@ type Server struct {
 
 	freeze    sync.Once
 	table     []protocol
+	streamed  http.Handler // for WebSockets on streams of HTTP/2
 	native    *grpc.Server // gRPC on connections of its own
 	http1     *http.Server
 	http2     *http.Server
@@ -142,8 +144,20 @@ func (s *Server) Conn() grpc.ClientConnInterface { return s.conn }
 // ServeHTTP answers one request of any protocol but native gRPC on a connection
 // of its own. Use it to mount the server in an http.Server of the program, which
 // then is to be shut down before this one.
+//
+// An extended CONNECT (RFC 8441), by which a WebSocket is opened on an HTTP/2
+// connection, becomes the upgrade here that it would be over HTTP/1.1.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.start()
+	if xconnect.Is(r) {
+		xconnect.Serve(w, r, s.streamed)
+		return
+	}
+	s.route(w, r)
+}
+
+// route is ServeHTTP for a started server and requests that are what they seem.
+func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && !s.isRunning() {
 		w.Header().Set("Connection", "close")
 	}
@@ -184,6 +198,7 @@ func (s *Server) build() {
 	s.web = connectrpc.New(s.reg)
 
 	s.table = s.protocols()
+	s.streamed = s.conns.hide(http.HandlerFunc(s.route))
 	s.services = sync.OnceValue(s.reg.Services)
 	s.sample = sync.OnceValue(s.pickSample)
 	s.http1 = s.newHTTPServer(s, http1IdleTimeout)

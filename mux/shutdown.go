@@ -123,9 +123,18 @@ func (s *Server) Close() error {
 	}
 	var wg sync.WaitGroup
 	wg.Go(s.native.Stop)
-	wg.Go(func() { s.sockets.Close() })
+	ended := make(chan struct{})
+	wg.Go(func() {
+		s.sockets.Close()
+		close(ended)
+	})
 	for _, hs := range s.httpServers() {
-		wg.Go(func() { hs.Close() })
+		wg.Go(func() {
+			if hs == s.http2 {
+				<-ended // some may be its streams, and have a close frame to come
+			}
+			hs.Close()
+		})
 	}
 	wg.Wait()
 	s.tunneling.Wait()

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"oneport/mux"
+	"oneport/mux/internal/xconnect"
 	"oneport/mux/muxtest"
 	echopb "oneport/proto/echo"
 	"oneport/services/echo"
@@ -93,13 +94,24 @@ func stayEverywhere(t *testing.T, opts ...mux.Option) (*muxtest.Server, *staying
 			return err
 		})
 	}
-	for name, method := range map[string]string{"ws": "Echo", "ws stream": "Converse"} {
-		ws := s.WebSocket("/grpc-ws/echo.v1.EchoService/"+method, nil)
-		call(name, func() error {
-			ws.WriteMessage(websocket.BinaryMessage, nil)
-			_, _, err := ws.ReadMessage()
-			return err
-		})
+	dials := map[string]func(context.Context, string, string) (net.Conn, error){"ws": s.DialContext}
+	if xconnect.Enabled {
+		dials["ws over http2"] = streamsOf(t, s, false).DialContext
+	}
+	for road, dial := range dials {
+		for name, method := range map[string]string{"": "Echo", " stream": "Converse"} {
+			d := websocket.Dialer{NetDialContext: dial}
+			ws, _, err := d.Dial("ws://oneport.test/grpc-ws/echo.v1.EchoService/"+method, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			call(road+name, func() error {
+				defer ws.Close()
+				ws.WriteMessage(websocket.BinaryMessage, nil)
+				_, _, err := ws.ReadMessage()
+				return err
+			})
+		}
 	}
 	if n := int(h.running.Load()); n != len(ends) {
 		t.Fatalf("%d handlers run, want %d", n, len(ends))

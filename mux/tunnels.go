@@ -46,9 +46,10 @@ func (s *Server) acceptTunnel(c net.Conn) bool {
 // serveTunneled answers a request that has come through a tunnel. A tunnel is for
 // calls: to a page that may open one (origin.go) it shall not give the answers of the
 // program's handlers, who may know better whom to tell. And a tunnel in a tunnel, in
-// which there could be another, would be without bound.
+// which there could be another, would be without bound. No call is a CONNECT, of which
+// a WebSocket could come.
 func (s *Server) serveTunneled(w http.ResponseWriter, r *http.Request) {
-	if !s.isCall(r) {
+	if r.Method == http.MethodConnect || !s.isCall(r) {
 		plain(w, http.StatusForbidden, tunnelText+"; connect directly for other requests\n")
 		return
 	}

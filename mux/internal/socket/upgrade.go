@@ -68,7 +68,7 @@ func check(r *http.Request, protocols []string) (protocol string, refused *refus
 	versions := r.Header["Sec-Websocket-Version"]
 	switch {
 	case r.ProtoMajor >= 2:
-		return "", &refusal{http.StatusUpgradeRequired, "WebSocket needs HTTP/1.1 here: connect with HTTP/1.1, over TLS by ALPN http/1.1"}
+		return "", &refusal{http.StatusUpgradeRequired, "over HTTP/2 a WebSocket begins with an extended CONNECT (RFC 8441), if the server's SETTINGS allow it: else connect with HTTP/1.1, over TLS by ALPN http/1.1"}
 	case !r.ProtoAtLeast(1, 1):
 		return "", &refusal{http.StatusBadRequest, "WebSocket needs HTTP/1.1"}
 	case r.Method != http.MethodGet:
