@@ -71,7 +71,7 @@ func (s *Server) http(p http.Protocols) *http.Client {
 }
 
 // Socket returns a client of grpc-ws.v1 in cleartext: one WebSocket for all calls.
-// What leads to s is filled into opts.
+// What leads to s is filled into opts, unless they have a NetDialContext.
 func (s *Server) Socket(opts wsrpc.DialOptions) *wsrpc.ClientConn {
 	s.tb.Helper()
 	return s.socket("ws://"+host, opts)
@@ -86,7 +86,9 @@ func (s *Server) SocketTLS(opts wsrpc.DialOptions) *wsrpc.ClientConn {
 
 func (s *Server) socket(url string, opts wsrpc.DialOptions) *wsrpc.ClientConn {
 	s.tb.Helper()
-	opts.NetDialContext = s.DialContext
+	if opts.NetDialContext == nil {
+		opts.NetDialContext = s.DialContext
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	cc, err := wsrpc.Dial(ctx, url, &opts)

@@ -38,6 +38,7 @@ var _ grpc.ClientConnInterface = (*socketConn)(nil)
 type dialer struct {
 	server *muxtest.Server
 	secure bool
+	http2  bool // each is a stream
 
 	mu   sync.Mutex
 	open []io.Closer // guarded by mu
@@ -56,7 +57,10 @@ func (d *dialer) Close() error {
 // dial opens a socket. The error is a status.
 func (d *dialer) dial(ctx context.Context, path string, header http.Header, subprotocols ...string) (*websocket.Conn, error) {
 	scheme, wsd := "ws", websocket.Dialer{NetDialContext: d.server.DialContext, Subprotocols: subprotocols}
-	if d.secure {
+	switch {
+	case d.http2:
+		wsd.NetDialContext = overHTTP2(d.server, d.secure)
+	case d.secure:
 		scheme, wsd.TLSClientConfig = "wss", d.server.ClientTLS.Clone()
 	}
 	ws, res, err := wsd.DialContext(ctx, scheme+strings.TrimPrefix(muxtest.URL, "http")+path, header)

@@ -67,6 +67,21 @@ var (
 		webSocketRoad("grpc-websockets", false),
 		webSocketRoad("grpc-websockets-tls", true),
 	}
+	// Sockets that are streams of HTTP/2, in a process that has them (TestHTTP2Sockets).
+	streams = []road{
+		{name: "grpc-ws-over-http2", calls: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface {
+			return s.Socket(wsrpc.DialOptions{NetDialContext: overHTTP2(s, false)})
+		}},
+		{name: "grpc-ws-json-over-http2-tls", calls: true, json: true, secure: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface {
+			return s.Socket(wsrpc.DialOptions{JSON: true, NetDialContext: overHTTP2(s, true)})
+		}},
+		{name: "grpc-websockets-over-http2-tls", secure: true, connect: func(s *muxtest.Server) grpc.ClientConnInterface {
+			return &webSocketConn{dialer{server: s, secure: true, http2: true}}
+		}},
+		{name: "ws-json-over-http2", socket: true, json: true, message: websocket.TextMessage, connect: func(s *muxtest.Server) grpc.ClientConnInterface {
+			return &socketConn{dialer: dialer{server: s, http2: true}, message: websocket.TextMessage}
+		}},
+	}
 	tunnels = []road{
 		{name: "grpc-ws-tunnel", tunnel: true, grpcTimeout: true,
 			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.Tunnel() }},
@@ -84,7 +99,7 @@ var (
 		{name: "shared-http2", grpcTimeout: true, connect: native.connect, options: []mux.Option{mux.WithSharedHTTP2()}},
 		{name: "shared-http2-tls", grpcTimeout: true, secure: true, options: []mux.Option{mux.WithSharedHTTP2()},
 			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
-	}, web, multiplexed, webSockets, tunnels, sockets)
+	}, web, multiplexed, webSockets, ifEnabled(streams), tunnels, sockets)
 	everywhere = append([]road{inside}, connections...)
 )
 
