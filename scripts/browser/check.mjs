@@ -1,19 +1,20 @@
-// Drives a real Chromium against three running servers, given by their ports:
+// Drives a real Chromium against running servers, given by their ports:
 //
-//   node check.mjs ONEPORT APP OPEN WASM
+//   node check.mjs ONEPORT APP OPEN STREAMS WASM
 //
-// ONEPORT is the command's; APP and OPEN are those of the program in server/, of which
-// the second allows http://127.0.0.1:APP and https://127.0.0.1:APP. All serve TLS and
-// cleartext. WASM is a directory with client.wasm and Go's wasm_exec.js. Everything is
+// ONEPORT is the command's; APP, OPEN and STREAMS are those of the program in server/, of
+// which the second allows http://127.0.0.1:APP and https://127.0.0.1:APP, and the third
+// takes WebSockets on streams of HTTP/2. All serve TLS and cleartext. WASM is a directory with client.wasm and Go's wasm_exec.js. Everything is
 // done twice, from pages over http and over https, as a web application would.
 import { isDeepStrictEqual } from 'node:util';
 import { chromium } from 'playwright-core';
 import { checkClients } from './clients.mjs';
+import { checkStreams } from './streams.mjs';
 import { checkWasm } from './wasm.mjs';
 
-const [port, appPort, openPort, wasm] = process.argv.slice(2);
+const [port, appPort, openPort, streamsPort, wasm] = process.argv.slice(2);
 if (!wasm) {
-  console.error('usage: node check.mjs ONEPORT APP OPEN WASM');
+  console.error('usage: node check.mjs ONEPORT APP OPEN STREAMS WASM');
   process.exit(2);
 }
 
@@ -181,6 +182,7 @@ await road(`http://localhost:${port}`, `ws://localhost:${port}`, 'http/1.1');
 await road(`https://localhost:${port}`, `wss://localhost:${port}`, 'h2');
 await foreign();
 await checkClients(context, check, appPort, openPort);
+await checkStreams(browser, check, talk, refusal, streamsPort);
 await browser.close();
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed === 0 ? 0 : 1);

@@ -1,7 +1,7 @@
 // Command server serves the echo service to the page of scripts/browser, and that page
 // as well, until it gets SIGTERM. What the service does not do itself, to fail, to hang
 // and to send metadata, it does to calls that ask for it (see [test]); /calls tells how
-// many calls there are.
+// many calls there are, and /connections how many connections.
 package main
 
 import (
@@ -51,9 +51,11 @@ func run(addrFile, certDir, app, origins string) error {
 		return err
 	}
 	var calls counter
+	var conns connections
 	opts := []mux.Option{
 		mux.WithTLSConfig(cfg), mux.WithCleartext(),
 		mux.WithUnaryInterceptor(calls.unary), mux.WithStreamInterceptor(calls.stream),
+		mux.WithStatsHandler(&conns),
 	}
 	if origins != "" {
 		opts = append(opts, mux.WithAllowedOrigins(strings.Split(origins, ",")...))
@@ -62,6 +64,8 @@ func run(addrFile, certDir, app, origins string) error {
 	echo.Register(s)
 	s.Handle("/app/", http.StripPrefix("/app/", http.FileServer(http.Dir(app))))
 	s.Handle("/calls", &calls)
+	s.Handle("/connections", &conns)
+	s.Handle("/chat", http.HandlerFunc(chat))
 
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
