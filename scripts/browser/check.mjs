@@ -1,20 +1,23 @@
 // Drives a real Chromium against running servers, given by their ports:
 //
-//   node check.mjs ONEPORT APP OPEN STREAMS WASM
+//   node check.mjs ONEPORT APP OPEN STREAMS WORK
 //
 // ONEPORT is the command's; APP, OPEN and STREAMS are those of the program in server/, of
 // which the second allows http://127.0.0.1:APP and https://127.0.0.1:APP, and the third
-// takes WebSockets on streams of HTTP/2. All serve TLS and cleartext. WASM is a directory with client.wasm and Go's wasm_exec.js. Everything is
-// done twice, from pages over http and over https, as a web application would.
+// takes WebSockets on streams of HTTP/2. All serve TLS and cleartext. WORK is a directory
+// with the command, the script of the page in app/, and client.wasm and Go's wasm_exec.js in
+// wasm/. Everything is done twice, from pages over http and over https, as a web application
+// would.
 import { isDeepStrictEqual } from 'node:util';
 import { chromium } from 'playwright-core';
 import { checkClients } from './clients.mjs';
 import { checkStreams } from './streams.mjs';
+import { checkTransport } from './transport.mjs';
 import { checkWasm } from './wasm.mjs';
 
-const [port, appPort, openPort, streamsPort, wasm] = process.argv.slice(2);
-if (!wasm) {
-  console.error('usage: node check.mjs ONEPORT APP OPEN STREAMS WASM');
+const [port, appPort, openPort, streamsPort, work] = process.argv.slice(2);
+if (!work) {
+  console.error('usage: node check.mjs ONEPORT APP OPEN STREAMS WORK');
   process.exit(2);
 }
 
@@ -158,7 +161,7 @@ async function road(http, ws, version) {
 
   await check(`${ws}: unknown method`, [1006, '404'], () => refusal(page, `${echo}/Nothing`));
   await page.close();
-  await checkWasm(context, check, http, ws, wasm);
+  await checkWasm(context, check, http, ws, `${work}/wasm`);
 }
 
 async function foreign() {
@@ -181,8 +184,9 @@ async function foreign() {
 await road(`http://localhost:${port}`, `ws://localhost:${port}`, 'http/1.1');
 await road(`https://localhost:${port}`, `wss://localhost:${port}`, 'h2');
 await foreign();
-await checkClients(context, check, appPort, openPort);
-await checkStreams(browser, check, talk, refusal, streamsPort);
+await checkStreams(browser, check, talk, refusal, streamsPort); // first, since it counts connections
+await checkClients(context, check, appPort, openPort, streamsPort);
+await checkTransport(context, check, work);
 await browser.close();
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed === 0 ? 0 : 1);

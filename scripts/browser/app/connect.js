@@ -1,14 +1,24 @@
-// @connectrpc/connect-web, with each of its two transports.
+// Connect-ES, with the two transports of @connectrpc/connect-web and with ours.
 import { ConnectError, createClient } from '@connectrpc/connect';
 import { createConnectTransport, createGrpcWebTransport } from '@connectrpc/connect-web';
+import { DurationSchema } from '@bufbuild/protobuf/wkt';
+import { createCompositeTransport, createGrpcWsTransport } from 'oneport-grpc-ws';
 import { service } from './echo.js';
 
-export const connect = (options) => caller(createConnectTransport, options);
-export const grpcWeb = (options) => caller(createGrpcWebTransport, options);
+export const connect = (options) => caller((baseUrl) => createConnectTransport({ baseUrl, ...options }));
+export const grpcWeb = (options) => caller((baseUrl) => createGrpcWebTransport({ baseUrl, ...options }));
+export const grpcWs = (options) => caller((baseUrl) => createGrpcWsTransport({ baseUrl, ...options }));
+export const composite = () => caller((baseUrl) => createCompositeTransport({
+  unary: createConnectTransport({ baseUrl }), stream: createGrpcWsTransport({ baseUrl }),
+}));
 
-function caller(createTransport, transportOptions) {
+function caller(createTransport) {
+  const clients = new Map(); // one for each server, since a transport may keep a socket
   return async (baseUrl, method, request, { metadata, timeoutMs, signal, onHeader, onTrailer, onMessage }) => {
-    const client = createClient(service, createTransport({ baseUrl, ...transportOptions }));
+    if (!clients.has(baseUrl)) {
+      clients.set(baseUrl, createClient(service, createTransport(baseUrl)));
+    }
+    const client = clients.get(baseUrl);
     const values = (headers) => Object.fromEntries(headers);
     const options = {
       headers: metadata, timeoutMs, signal,
@@ -16,7 +26,7 @@ function caller(createTransport, transportOptions) {
       onTrailer: (headers) => onTrailer(values(headers)),
     };
     try {
-      if (method.methodKind === 'unary') {
+      if (method.methodKind === 'unary' || method.methodKind === 'client_streaming') {
         onMessage(await client[method.localName](request, options));
         return;
       }
@@ -24,9 +34,10 @@ function caller(createTransport, transportOptions) {
         onMessage(message);
       }
     } catch (err) {
-      const { code, rawMessage, metadata } = ConnectError.from(err);
-      onTrailer(values(metadata));
-      throw { code, message: rawMessage };
+      const error = ConnectError.from(err);
+      onTrailer(values(error.metadata));
+      const details = error.findDetails(DurationSchema).map(({ seconds }) => Number(seconds));
+      throw { code: error.code, message: error.rawMessage, details };
     }
   };
 }

@@ -1,15 +1,17 @@
 // What clients.mjs runs in the page: one call by one of the clients, told as plain data.
 import { fromJson } from '@bufbuild/protobuf';
-import { connect, grpcWeb } from './connect.js';
+import { composite, connect, grpcWeb, grpcWs } from './connect.js';
 import { service } from './echo.js';
 import { google } from './grpcweb.js';
 import { improbableFetch, improbableWebSocket } from './improbable.js';
 import { niceFetch, niceWebSocket } from './nice.js';
+import './transport.js';
 
 // A client is a function of the server's address, the method, the request, which is an
 // async iterable of them where the client streams, and
 // { metadata, timeoutMs, signal, onHeader, onTrailer, onMessage }, whose promise is
-// rejected with { code, message }. Values of keys in "-bin" are base64 in metadata; a
+// rejected with { code, message, details }: details if they are decoded, of a
+// google.protobuf.Duration its seconds. Values of keys in "-bin" are base64 in metadata; a
 // client may give them as bytes.
 const clients = {
   'connect-web, Connect': connect({ useBinaryFormat: true }),
@@ -24,6 +26,10 @@ const clients = {
   '@improbable-eng, WebSocket': improbableWebSocket,
   'nice-grpc-web': niceFetch,
   'nice-grpc-web, WebSocket': niceWebSocket,
+  'grpc-ws.v1': grpcWs(),
+  'grpc-ws.v1, JSON': grpcWs({ useBinaryFormat: false }),
+  'grpc-ws.v1, socket a call': grpcWs({ socketPerCall: true }),
+  'grpc-ws.v1 and fetch': composite(),
 };
 
 let controller;
@@ -74,10 +80,10 @@ window.call = async (client, base, method, request, { metadata = {}, timeoutMs, 
     return { messages, code: 0, header: added(header, 'test-'), trailer: added(trailer, 'test-') };
   } catch (err) {
     // What a client gives as an error's metadata may have the header in it.
-    const details = trailer['grpc-status-details-bin'];
+    const details = err.details ?? bytes(trailer['grpc-status-details-bin'] ?? '');
     return {
       messages, code: err.code, error: err.message, trailer: added(trailer, 'test-trailer'),
-      ...(details && { details: bytes(details) }),
+      ...(details.length > 0 && { details }),
     };
   } finally {
     clearTimeout(overdue);
