@@ -1,5 +1,6 @@
 // Calls the echo service from a page, with clients of Connect and gRPC-Web as they
 // come from npm. What runs in the page is in app/, what answers in server/.
+import { readFile } from 'node:fs/promises';
 
 const failure = 'größer als 100 %,\n"so" 😀';
 const negative = 'echo: interval: -1s is negative';
@@ -244,6 +245,7 @@ export async function checkClients(context, check, port, openPort, streamsPort) 
   // In cleartext there are none, since a browser speaks HTTP/1.1 there.
   const streams = `https://localhost:${streamsPort}`;
   table.push(...await road(context, check, 'https, RFC 8441', 'h2', streams, streams));
+  await check("README's table of browser clients", await promises(), () => kinds(table));
   print([
     ['', '', ...columns.map(([group], i) => (group === columns[i - 1]?.[0] ? '' : group))],
     ['client', 'page', ...columns.map(([, name]) => name)],
@@ -288,6 +290,28 @@ async function cell(check, row, [group, name, step], caller) {
   }
   const [got, want] = result;
   return await check(`${row}: ${group} ${name}`, want, () => got) ? 'ok' : 'FAIL';
+}
+
+// The kinds of call that README says each client makes, "yes" or "no", in this order.
+const kindsOfCall = ['unary', 'stream', 'client stream', 'bidi'];
+
+/** Returns the same of the table: "yes" where all is ok on all pages, "no" where there was nothing to do. */
+function kinds(table) {
+  const cells = (name, kind) => table.filter(([client]) => client === name)
+    .flatMap((line) => line.slice(2).filter((_, i) => columns[i][0] === kind && line[i + 2] !== '-'));
+  return Object.keys(clients).map((name) => [name, ...kindsOfCall.map((kind) => {
+    const done = cells(name, kind);
+    return done.every((cell) => cell === 'ok') ? (done.length > 0 ? 'yes' : 'no') : 'FAIL';
+  })]);
+}
+
+/** Reads README's table of browser clients. */
+async function promises() {
+  const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
+  const lines = readme.split('\n');
+  const first = lines.indexOf('| client in a browser | unary | server streaming | client streaming | bidi |') + 2;
+  const rows = lines.slice(first, lines.indexOf('', first));
+  return rows.map((row) => row.split('|').slice(1, -1).map((cell) => cell.replaceAll('`', '').trim()));
 }
 
 function print(table) {
