@@ -7,7 +7,8 @@
 //	go run ./gen [-descriptor_set_out FILE] DIR
 //
 // Every DIR/*/*.proto is compiled, under its name relative to DIR, which is also how one file
-// imports another. Nothing is written unless all of them compile, and nothing is removed. With
+// imports another; the files of google.api, such as google/api/annotations.proto, are there
+// as well. Nothing is written unless all of them compile, and nothing is removed. With
 // the flag no Go is generated: the compiled files and all that they import go to FILE, as a
 // google.protobuf.FileDescriptorSet, for programs that learn of a service at run time.
 package main
@@ -29,8 +30,11 @@ import (
 	"github.com/bufbuild/protocompile/linker"
 	"github.com/bufbuild/protocompile/protoutil"
 	"github.com/bufbuild/protocompile/reporter"
+	_ "google.golang.org/genproto/googleapis/api/annotations"
+	_ "google.golang.org/genproto/googleapis/api/httpbody"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/pluginpb"
 )
@@ -99,7 +103,8 @@ func compile(ctx context.Context, dir string, names []string) (linker.Files, err
 	text := func(e reporter.ErrorWithPos) string { return filepath.Base(dir) + "/" + e.Error() }
 	var faults []string
 	c := protocompile.Compiler{
-		Resolver:       protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: []string{dir}}),
+		Resolver: protocompile.WithStandardImports(protocompile.CompositeResolver{
+			&protocompile.SourceResolver{ImportPaths: []string{dir}}, protocompile.ResolverFunc(linkedIn)}),
 		SourceInfoMode: protocompile.SourceInfoStandard, // comments reach the generated code
 		Reporter: reporter.NewReporter(
 			func(e reporter.ErrorWithPos) error { faults = append(faults, text(e)); return nil },
@@ -117,6 +122,15 @@ func compile(ctx context.Context, dir string, names []string) (linker.Files, err
 		return nil, fmt.Errorf("gen: %w", err)
 	}
 	return files, nil
+}
+
+// linkedIn finds a file in this program itself, which has those of google.api.
+func linkedIn(name string) (protocompile.SearchResult, error) {
+	f, err := protoregistry.GlobalFiles.FindFileByPath(name)
+	if err != nil {
+		return protocompile.SearchResult{}, err
+	}
+	return protocompile.SearchResult{Desc: f}, nil
 }
 
 // generate runs one plugin on files and returns what it would write, with names relative to

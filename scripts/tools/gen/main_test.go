@@ -86,6 +86,28 @@ message B { string s = 1; }
 	}
 }
 
+// The files of google.api need not be in the directory, and nothing is generated for them.
+func TestGoogleAPI(t *testing.T) {
+	dir := write(t, map[string]string{"a/a.proto": `syntax = "proto3";
+package a;
+import "google/api/annotations.proto";
+import "google/api/httpbody.proto";
+option go_package = "example.com/a";
+service S { rpc M(google.api.HttpBody) returns (google.api.HttpBody) { option (google.api.http) = { post: "/m" body: "*" }; } }
+`})
+	if err := run(t.Context(), dir, ""); err != nil {
+		t.Fatal(err)
+	}
+	files := read(t, dir)
+	want := []string{"a/a.pb.go", "a/a.proto", "a/a_grpc.pb.go"}
+	if got := slices.Sorted(maps.Keys(files)); !slices.Equal(got, want) {
+		t.Errorf("files = %q, want %q", got, want)
+	}
+	if !strings.Contains(files["a/a.pb.go"], "google.golang.org/genproto/googleapis/api/annotations") {
+		t.Error("a.pb.go does not import what has the option")
+	}
+}
+
 // TestDescriptorSet makes every descriptor from the set alone, as a program would that has
 // nothing else.
 func TestDescriptorSet(t *testing.T) {
