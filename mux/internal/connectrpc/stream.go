@@ -64,7 +64,7 @@ func (s *stream) RecvMsg(ctx context.Context, m any) (int, error) {
 	}
 	stop := func() (fired bool) { return false }
 	if !s.body.ended.Load() { // else net/http reads on, for the next request
-		stop = during(ctx, func() { _ = s.http.SetReadDeadline(time.Unix(1, 0)) })
+		stop = rpc.During(ctx, func() { _ = s.http.SetReadDeadline(time.Unix(1, 0)) })
 	}
 	err := s.wire.Receive(m)
 	if stop() {
@@ -133,7 +133,7 @@ func (s *stream) SendMsg(ctx context.Context, m any) (int, error) {
 		m = (*emptypb.Empty)(nil) // nil is something else to connect
 	}
 	// With time for what is being written, so that the status can follow it.
-	stop := during(ctx, func() { _ = s.http.SetWriteDeadline(time.Now().Add(stall)) })
+	stop := rpc.During(ctx, func() { _ = s.http.SetWriteDeadline(time.Now().Add(stall)) })
 	err := s.wire.Send(m)
 	stop()
 	return s.info.SendStats.Size, sendError(err)
@@ -148,23 +148,4 @@ func sendError(err error) error {
 		code = codes.Code(ce.Code())
 	}
 	return status.Errorf(code, "answer cannot be sent: %.200v", err)
-}
-
-// during has a read or a write of net/http's end with ctx, which it does not by
-// itself: limit sets a deadline. A server that has none to set ends it by itself,
-// later. The caller must call stop when it is over, which tells whether limit was
-// called; it is not any more then.
-func during(ctx context.Context, limit func()) (stop func() (fired bool)) {
-	done := make(chan struct{})
-	cancel := context.AfterFunc(ctx, func() {
-		defer close(done)
-		limit()
-	})
-	return func() bool {
-		if cancel() {
-			return false
-		}
-		<-done
-		return true
-	}
 }

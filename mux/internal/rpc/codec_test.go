@@ -1,12 +1,14 @@
 package rpc_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -174,4 +176,44 @@ func FuzzJSON(f *testing.F) {
 			t.Fatalf("%q became %q, which reads as %v, %v", b, out, again, err)
 		}
 	})
+}
+
+// The text is what json.Compact makes of it, also where strings have blanks, quotes and
+// backslashes.
+func TestJSONIsCompact(t *testing.T) {
+	for _, text := range []string{"", " ", `"`, `\`, `\" `, `a "b" \\`, `": , `, "\u2028 é", strings.Repeat(` \" `, 100)} {
+		m := &structpb.Struct{Fields: map[string]*structpb.Value{
+			text: structpb.NewStringValue(text), text + " ": structpb.NewListValue(&structpb.ListValue{
+				Values: []*structpb.Value{structpb.NewNumberValue(1), structpb.NewStringValue(text), structpb.NewNullValue()}}),
+		}}
+		loose, err := protojson.MarshalOptions{Multiline: true}.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want bytes.Buffer
+		if err := json.Compact(&want, loose); err != nil {
+			t.Fatal(err)
+		}
+		got, err := rpc.JSON.Append([]byte("be fore "), m)
+		if err != nil || string(got) != "be fore "+want.String() {
+			t.Errorf("%q: %s, %v, want %s", text, got, err, &want)
+		}
+	}
+}
+
+func TestJSONOptions(t *testing.T) {
+	m := &echopb.CollectResponse{}
+	for _, tt := range []struct {
+		opts protojson.MarshalOptions
+		want string
+	}{
+		{protojson.MarshalOptions{}, `{}`},
+		{protojson.MarshalOptions{EmitUnpopulated: true}, `{"messages":[]}`},
+		{protojson.MarshalOptions{EmitUnpopulated: true, Multiline: true, Indent: "  "}, `{"messages":[]}`},
+	} {
+		reg := rpc.NewRegistry(rpc.Config{JSON: tt.opts})
+		if got, err := reg.JSON().Append(nil, m); err != nil || string(got) != tt.want {
+			t.Errorf("%v: %s, %v, want %s", tt.opts, got, err, tt.want)
+		}
+	}
 }

@@ -119,7 +119,7 @@ func (s *invocation) SendMsg(_ context.Context, m any) (int, error) {
 // check has approved. Messages of one type are copied field by field; for
 // others (a dynamic message and a generated one) the encoding is the bridge.
 func copyMessage(dst, src any, check func(int) error) (int, error) {
-	d, err := target(dst)
+	d, err := MessageOf(dst)
 	if err != nil {
 		return 0, status.Error(codes.Internal, err.Error())
 	}

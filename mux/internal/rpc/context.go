@@ -124,6 +124,24 @@ func (c *callContext) real() context.Context {
 	return inner.Context
 }
 
+// During has something that knows no context, such as a read of a connection, end with
+// ctx: limit makes it end. The caller must call stop when it is over, which tells whether
+// limit was called; it is not any more then.
+func During(ctx context.Context, limit func()) (stop func() (fired bool)) {
+	done := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(done)
+		limit()
+	})
+	return func() bool {
+		if cancel() {
+			return false
+		}
+		<-done
+		return true
+	}
+}
+
 // The keys are not exported, but the functions that look for them tell them to every
 // context they ask. TestContextValues and TestCallContext fail should they ever look for
 // something else.

@@ -160,3 +160,19 @@ func TestCallContextKeepsError(t *testing.T) {
 		})
 	}
 }
+
+// What is limited is so while the context ends, and not after stop.
+func TestDuring(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	limited := make(chan bool, 2)
+	stop := rpc.During(ctx, func() { limited <- true })
+	if stop() {
+		t.Error("stop says that limit was called; the context had not ended")
+	}
+	stop = rpc.During(ctx, func() { limited <- true })
+	cancel()
+	<-limited
+	if !stop() || len(limited) > 0 {
+		t.Errorf("stop says that limit was not called, or it was called %d times more", len(limited))
+	}
+}

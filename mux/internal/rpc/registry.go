@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
 )
 
 // DefaultMaxMessageBytes is the largest message accepted when Config does not
@@ -33,6 +34,10 @@ type Config struct {
 	// Zero means DefaultMaxMessageBytes.
 	MaxMessageBytes int
 
+	// JSON says how messages are written in JSON, in every protocol that has it. Multiline
+	// and Indent do not count.
+	JSON protojson.MarshalOptions
+
 	// Log receives panics of handlers. Nil means slog.Default.
 	Log *slog.Logger
 }
@@ -44,6 +49,7 @@ type Registry struct {
 	cfg    Config
 	unary  grpc.UnaryServerInterceptor  // the chain of all; nil without any
 	stream grpc.StreamServerInterceptor // likewise
+	json   Codec
 
 	mu       sync.RWMutex
 	frozen   bool               // guarded by mu
@@ -71,6 +77,7 @@ func NewRegistry(cfg Config) *Registry {
 		cfg:      cfg,
 		unary:    chainUnary(cfg.UnaryInterceptors),
 		stream:   chainStream(cfg.StreamInterceptors),
+		json:     NewJSON(cfg.JSON),
 		methods:  make(map[string]*Method),
 		services: make(map[string]service),
 	}
@@ -78,6 +85,9 @@ func NewRegistry(cfg Config) *Registry {
 
 // MaxMessageBytes is the largest message a handler may receive, encoded.
 func (r *Registry) MaxMessageBytes() int { return r.cfg.MaxMessageBytes }
+
+// JSON encodes messages as the Config says.
+func (r *Registry) JSON() Codec { return r.json }
 
 // RegisterService adds a service. It panics on a duplicate, on an impl that is
 // not of the service's type, and after Freeze: only the programmer can be wrong.

@@ -47,6 +47,36 @@ func ErrTooLarge(size, limit int) error {
 	return status.Errorf(codes.ResourceExhausted, "grpc: received message larger than max (%d vs. %d)", size, limit)
 }
 
+// HTTPStatus is the status of HTTP for a code, as Connect has it for unary calls and
+// grpc-gateway for all (the comments in google/rpc/code.proto).
+func HTTPStatus(code codes.Code) int {
+	switch code {
+	case codes.OK:
+		return 200
+	case codes.Canceled:
+		return 499 // "Client Closed Request" of nginx, which has no name in HTTP
+	case codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange:
+		return 400
+	case codes.Unauthenticated:
+		return 401
+	case codes.PermissionDenied:
+		return 403
+	case codes.NotFound:
+		return 404
+	case codes.AlreadyExists, codes.Aborted:
+		return 409
+	case codes.ResourceExhausted:
+		return 429
+	case codes.Unimplemented:
+		return 501
+	case codes.Unavailable:
+		return 503
+	case codes.DeadlineExceeded:
+		return 504
+	}
+	return 500
+}
+
 // recoverPanic is deferred around a handler. It turns a panic into INTERNAL and
 // logs value and stack under an id that the client is given as well; the client
 // sees nothing else of it.

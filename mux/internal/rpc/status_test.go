@@ -167,3 +167,13 @@ func TestPanic(t *testing.T) {
 		})
 	}
 }
+
+// The table of Connect ("Error Codes" in its protocol), which grpc-gateway has too.
+func TestHTTPStatus(t *testing.T) {
+	want := []int{200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401, 500, 500}
+	for code, want := range want {
+		if got := rpc.HTTPStatus(codes.Code(code)); got != want {
+			t.Errorf("%v is %d, want %d", codes.Code(code), got, want)
+		}
+	}
+}
