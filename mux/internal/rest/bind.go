@@ -7,10 +7,12 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"oneport/mux/internal/rpc"
 )
 
-// maxDepth bounds the nesting that a client can ask for, as in JSON.
-const maxDepth = 100
+// maxDepth bounds the nesting that a client can ask for.
+const maxDepth = rpc.MaxJSONDepth
 
 // fieldError says which field of the request is wrong.
 type fieldError struct {

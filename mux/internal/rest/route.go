@@ -54,6 +54,10 @@ func routesOf(m *rpc.Method) ([]*Route, error) {
 		return nil, nil
 	}
 	rule, _ := proto.GetExtension(d.Options(), annotations.E_Http).(*annotations.HttpRule)
+	return routesOfRule(m, d, rule)
+}
+
+func routesOfRule(m *rpc.Method, d protoreflect.MethodDescriptor, rule *annotations.HttpRule) ([]*Route, error) {
 	var routes []*Route
 	for i, rule := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
 		r := &Route{Method: m, Descriptor: d}

@@ -158,6 +158,16 @@ func choose(routes []*Route, method string) *Route {
 // of a stream has no end.
 func (r *Route) takesHead() bool { return r.HTTPMethod == http.MethodHead || !r.Method.ServerStreams }
 
+// fits tells whether there is a route for p, by whatever HTTP method.
+func (rt *router) fits(p *path) bool {
+	fits := false
+	rt.walk(p, func([]*Route) bool {
+		fits = true
+		return true
+	})
+	return fits
+}
+
 // methods returns the HTTP methods that the routes of a path take, sorted.
 func (rt *router) methods(p *path) []string {
 	var methods []string

@@ -167,9 +167,6 @@ func setDuration(m protoreflect.Message, d time.Duration) {
 // setFieldMask takes paths as JSON has them ("displayName") and as protobuf has
 // ("display_name"), which people write.
 func setFieldMask(m protoreflect.Message, text string) error {
-	if !utf8.ValidString(text) {
-		return errors.New("is not UTF-8")
-	}
 	fd := m.Descriptor().Fields().ByName("paths")
 	paths := m.Mutable(fd).List()
 	if text == "" {
@@ -178,6 +175,9 @@ func setFieldMask(m protoreflect.Message, text string) error {
 	for path := range strings.SplitSeq(text, ",") {
 		if !strings.Contains(path, "_") {
 			path = snakeCase(path)
+		}
+		if !protoreflect.FullName(path).IsValid() {
+			return fmt.Errorf("%.100q is no path of fields", path)
 		}
 		paths.Append(protoreflect.ValueOfString(path))
 	}

@@ -1,0 +1,254 @@
+package rest
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"oneport/mux/internal/rpc"
+)
+
+// exchange is an HTTP request, the call that it makes and the answer.
+type exchange struct {
+	route    *Route
+	captured []string  // by the variables of the route
+	captures [4]string // where captured begins
+	json     rpc.Codec
+	call     rpc.Call
+
+	r      *http.Request
+	http   *http.ResponseController
+	body   body
+	duplex bool // it is read while the answer is written, over HTTP/1
+
+	w    http.ResponseWriter
+	form form
+
+	answer      *[]byte // the only one, from buffers; nil before it is there
+	contentType string  // of answer
+
+	sent  uint64 // messages of a stream
+	first uint64 // the id of the event before the first of them
+
+	mu        sync.Mutex   // of what follows and of w, which keepAlive uses as well
+	begun     bool         // the header of the answer has gone, with a status of 200
+	over      bool         // nothing is to be written any more
+	zip       *gzip.Writer // compresses the answer, if not nil
+	keepAlive *time.Timer  // of events; calls sendKeepAlive
+}
+
+var (
+	_ rpc.EarlyTrailer = (*exchange)(nil)
+	_ rpc.LateHeader   = (*exchange)(nil)
+)
+
+// RecvMsg makes the next message of the body, what the path has captured and the query.
+func (x *exchange) RecvMsg(ctx context.Context, m any) (size int, err error) {
+	pm, err := rpc.MessageOf(m)
+	if err != nil {
+		return 0, status.Error(codes.Internal, err.Error())
+	}
+	msg := pm.ProtoReflect()
+	if msg.Descriptor() != x.route.Descriptor.Input() {
+		return 0, status.Errorf(codes.Internal, "rest: the handler takes a %T, which is not what its .proto file says", m)
+	}
+	switch {
+	case !x.route.takesBody():
+		proto.Reset(pm)
+	case x.route.Method.ClientStreams:
+		size, err = x.receiveNext(ctx, pm)
+	default:
+		size, err = x.receiveAll(ctx, pm)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if err := x.route.bindPath(msg, x.captured); err != nil {
+		return 0, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err := x.route.bindQuery(msg, x.r.URL.RawQuery); err != nil {
+		return 0, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return size, nil
+}
+
+// receiveAll makes a message of all of the body.
+func (x *exchange) receiveAll(ctx context.Context, pm proto.Message) (int, error) {
+	if !x.hasBody() {
+		return 0, x.setBody(pm, nil)
+	}
+	buf := buffers.Get().(*[]byte)
+	defer putBuffer(buf)
+	err := x.body.during(ctx, func() (err error) {
+		*buf, err = x.body.appendAll(*buf)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return len(*buf), x.setBody(pm, *buf)
+}
+
+// receiveNext makes a message of the next part of the body.
+func (x *exchange) receiveNext(ctx context.Context, pm proto.Message) (int, error) {
+	if !x.hasBody() {
+		return 0, io.EOF
+	}
+	var part []byte
+	err := x.body.during(ctx, func() (err error) {
+		if x.route.input {
+			part, err = x.body.chunk()
+		} else {
+			part, err = x.body.next()
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return len(part), x.setBody(pm, part)
+}
+
+// setBody replaces pm by what the body says, or a part of it.
+func (x *exchange) setBody(pm proto.Message, b []byte) error {
+	field := x.route.Body
+	if x.route.input {
+		proto.Reset(pm)
+		m := pm.ProtoReflect()
+		if field != nil {
+			m = m.Mutable(field).Message()
+		}
+		fields := m.Descriptor().Fields()
+		if ct := x.r.Header.Get("Content-Type"); ct != "" {
+			m.Set(fields.ByName("content_type"), protoreflect.ValueOfString(ct))
+		}
+		if len(b) > 0 {
+			m.Set(fields.ByName("data"), protoreflect.ValueOfBytes(append([]byte(nil), b...)))
+		}
+		return nil
+	}
+	if len(b) == 0 {
+		proto.Reset(pm)
+		return nil
+	}
+	target := pm
+	switch {
+	case field == nil:
+	case single(field) != nil:
+		proto.Reset(pm)
+		target = pm.ProtoReflect().Mutable(field).Message().Interface()
+	default:
+		if !json.Valid(b) { // it could close the object around it
+			return bodyError(b, json.Unmarshal(b, new(json.RawMessage)))
+		}
+		start := appendString(nil, field.JSONName())
+		start = append(append([]byte{'{'}, start...), ':')
+		b = append(append(start, b...), '}')
+	}
+	if err := x.json.Unmarshal(b, target); err != nil {
+		return bodyError(b, err)
+	}
+	return nil
+}
+
+func (x *exchange) SendHeader(md metadata.MD) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.addHeader(md)
+	if !x.route.Method.ServerStreams {
+		return nil // it may fail yet
+	}
+	x.begin(0, "")
+	return x.flush()
+}
+
+// SetHeader keeps the header for the first message, or for an error.
+func (x *exchange) SetHeader(md metadata.MD) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.addHeader(md)
+}
+
+func (x *exchange) addHeader(md metadata.MD) {
+	if !x.begun {
+		rpc.AddHeader(x.w.Header().Add, md)
+	}
+}
+
+// SetTrailer puts the trailer of a unary call into the header, where clients of HTTP can
+// see it, as Connect does.
+func (x *exchange) SetTrailer(md metadata.MD) {
+	rpc.AddHeader(func(key, value string) { x.w.Header().Add("Trailer-"+key, value) }, md)
+}
+
+// SendMsg writes the next message of a stream, or keeps the only answer until its call is
+// over: that may fail yet.
+func (x *exchange) SendMsg(ctx context.Context, m any) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, status.FromContextError(err).Err()
+	}
+	streams := x.route.Method.ServerStreams
+	if !streams && x.answer != nil {
+		return 0, status.Error(codes.Internal, "rest: the handler has sent a second answer")
+	}
+	buf := buffers.Get().(*[]byte)
+	b, size, contentType, err := x.encode((*buf)[:0], m)
+	if err != nil {
+		putBuffer(buf)
+		return 0, status.Errorf(codes.Internal, "answer cannot be encoded: %.200v", err)
+	}
+	*buf = b
+	if !streams {
+		x.answer, x.contentType = buf, contentType
+		return size, nil
+	}
+	defer putBuffer(buf)
+	// With time for what is being written, so that the status can follow it.
+	stop := rpc.During(ctx, func() { _ = x.http.SetWriteDeadline(time.Now().Add(stall)) })
+	defer stop()
+	if err := x.writeMessage(b, contentType); err != nil {
+		return 0, status.Errorf(codes.Unavailable, "answer cannot be sent: %.200v", err)
+	}
+	return size, nil
+}
+
+// encode appends m as it is to be written, and returns the size of the message alone and
+// its content type.
+func (x *exchange) encode(b []byte, m any) (out []byte, size int, contentType string, err error) {
+	if x.form == raw {
+		return x.encodeRaw(b, m)
+	}
+	switch x.form {
+	case ndjson:
+		b = append(b, `{"result":`...)
+	case events:
+		b = append(b, "id: "...)
+		b = strconv.AppendUint(b, x.first+x.sent+1, 10)
+		b = append(b, "\ndata: "...)
+	case array:
+		b = append(b, separator(x.sent)...)
+	}
+	start := len(b)
+	if b, err = x.encodeJSON(b, m); err != nil {
+		return nil, 0, "", err
+	}
+	size = len(b) - start
+	switch x.form {
+	case ndjson:
+		b = append(b, "}\n"...)
+	case events:
+		b = append(b, "\n\n"...)
+	}
+	return b, size, mediaTypes[x.form], nil
+}

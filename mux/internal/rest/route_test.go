@@ -1,0 +1,62 @@
+package rest
+
+import (
+	"testing"
+
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/encoding/prototext"
+
+	pb "oneport/mux/internal/rest/resttest"
+	"oneport/mux/internal/rpc"
+)
+
+// The error for a rule names the method, the rule, and the column where it is in the
+// template.
+func TestRuleErrors(t *testing.T) {
+	const of = "google.api.http of /resttest.Library/"
+	for _, tt := range []struct{ method, rule, want string }{
+		{"GetBook", `get: "/v1/{name=**}"`, ""},
+		{"GetBook", `get: "/v1/{author.teacher.born}/{subtitle}/{due_at}/{mask}/{genre}/{cover}"`, ""},
+		{"GetBook", `get: "/v1/{name"`, of + `GetBook: rule GET "/v1/{name": column 10: the variable name has no closing }`},
+		{"GetBook", `get: "/v1/{title}"`, of + `GetBook: rule GET "/v1/{title}": column 6: resttest.Book has no field "title"`},
+		{"GetBook", `get: "/v1/x/{author.x}"`, of + `GetBook: rule GET "/v1/x/{author.x}": column 8: resttest.Author has no field "x"`},
+		{"GetBook", `get: "/{name.x}"`, of + `GetBook: rule GET "/{name.x}": column 3: name.x: name is not a message`},
+		{"GetBook", `get: "/{tags}"`, of + `GetBook: rule GET "/{tags}": column 3: tags: tags is repeated, which no path can set`},
+		{"GetBook", `get: "/{labels}"`, of + `GetBook: rule GET "/{labels}": column 3: labels: labels is repeated, which no path can set`},
+		{"GetBook", `get: "/{editors.name}"`, of + `GetBook: rule GET "/{editors.name}": column 3: editors.name: editors is repeated, which no path can set`},
+		{"GetBook", `get: "/{author}"`, of + `GetBook: rule GET "/{author}": column 3: author is a resttest.Author, which no path can set`},
+		{"GetBook", `get: ""`, of + `GetBook: rule GET "": column 1: a template begins with /`},
+		{"GetBook", `body: "*"`, of + `GetBook: rule  "": "" is no HTTP method; want get, put, post, delete, patch or custom`},
+		{"GetBook", `custom { kind: "A B" path: "/" }`, of + `GetBook: rule A B "/": "A B" is no HTTP method; want get, put, post, delete, patch or custom`},
+		{"GetBook", `get: "/a" body: "*"`, of + `GetBook: rule GET "/a": body: GET has none`},
+		{"GetBook", `custom { kind: "HEAD" path: "/a" } body: "*"`, of + `GetBook: rule HEAD "/a": body: HEAD has none`},
+		{"GetBook", `delete: "/a" body: "*"`, ""},
+		{"GetBook", `post: "/a" body: "x"`, of + `GetBook: rule POST "/a": body: resttest.Book has no field "x"`},
+		{"GetBook", `post: "/a" body: "author.name"`, of + `GetBook: rule POST "/a": body: resttest.Book has no field "author.name"`},
+		{"ListBooks", `get: "/a" response_body: "x"`, of + `ListBooks: rule GET "/a": response_body: resttest.Books has no field "x"`},
+		{"Import", `post: "/a"`, of + `Import: rule POST "/a": body: a method that takes a stream has it from the body; want "*" or a field`},
+		{"Import", `get: "/a"`, of + `Import: rule GET "/a": body: a method that takes a stream has it from the body; want "*" or a field`},
+		{"GetBook", `get: "/a" additional_bindings { get: "/b" additional_bindings { get: "/c" } }`,
+			of + `GetBook: rule GET "/b": additional_bindings within additional_bindings`},
+		{"GetBook", `get: "/a" additional_bindings { get: "b" }`, of + `GetBook: rule GET "b": column 1: a template begins with /`},
+	} {
+		rule := new(annotations.HttpRule)
+		if err := prototext.Unmarshal([]byte(tt.rule), rule); err != nil {
+			t.Fatal(err)
+		}
+		reg := rpc.NewRegistry(rpc.Config{})
+		pb.RegisterLibraryServer(reg, pb.UnimplementedLibraryServer{})
+		m, err := reg.Lookup("/resttest.Library/" + tt.method)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = routesOfRule(m, m.Descriptor(), rule)
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != tt.want {
+			t.Errorf("%s\n gives %s\n want  %s", tt.rule, got, tt.want)
+		}
+	}
+}
