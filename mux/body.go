@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"oneport/mux/internal/connectrpc"
+	"oneport/mux/internal/rest"
 )
 
 // bodyStall is how long a request body may stand still. A timeout for the whole
@@ -42,7 +43,7 @@ type watchedBody struct {
 }
 
 // watchBody gives r such a body, if it has any and came by a connection of this
-// server: others have deadlines of their own. A stream of an RPC protocol may stand
+// server: others have deadlines of their own. A stream of messages may stand
 // still for as long as it likes if it has come by HTTP/2, where pings tell whether
 // its client is there. The caller must call done after the handler.
 //
@@ -50,7 +51,7 @@ type watchedBody struct {
 // what it is, when a client waits to be told to go on (RFC 9110 §10.1.1) say.
 func watchBody(w http.ResponseWriter, r *http.Request) (watched *http.Request, done func()) {
 	_, ours := peer.FromContext(r.Context())
-	if !ours || r.Body == nil || r.Body == http.NoBody || connectrpc.Streams(r) && r.ProtoMajor == 2 {
+	if !ours || r.Body == nil || r.Body == http.NoBody || r.ProtoMajor == 2 && (connectrpc.Streams(r) || rest.Streams(r)) {
 		return r, func() {}
 	}
 	b := &watchedBody{ReadCloser: r.Body, conn: http.NewResponseController(w), http1: r.ProtoMajor == 1}

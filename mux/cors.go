@@ -13,16 +13,17 @@ import (
 // hours, the most that Chromium takes.
 const preflightAge = "7200"
 
-// cors lets pages call next, the RPC protocols, as far as the policy says: those of
-// this origin, of an allowed one, and no others. A page of an allowed origin may
+// cors lets pages call next, methods by some protocol, as far as the policy says: those of
+// this origin, of an allowed one, and no others. methods are those of HTTP that a request
+// may have in place of its own. A page of an allowed origin may
 // send any header and cookies, and read all headers of an answer; where "*" allows
 // it, not with cookies (https://fetch.spec.whatwg.org/#http-cors-protocol).
-func (p originPolicy) cors(next http.Handler) http.Handler {
+func (p originPolicy) cors(next http.Handler, methods func(*http.Request) string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Add("Vary", "Origin")
 		origin := r.Header.Get("Origin")
 		if r.Method == http.MethodOptions && origin != "" && r.Header.Get("Access-Control-Request-Method") != "" {
-			p.preflight(w, r, origin)
+			p.preflight(w, r, origin, methods(r))
 			return
 		}
 		if err := p.checkHost(r); err != nil {
@@ -56,14 +57,14 @@ func (p originPolicy) allow(h http.Header, origin string) bool {
 }
 
 // preflight answers a browser that asks before it sends a request.
-func (p originPolicy) preflight(w http.ResponseWriter, r *http.Request, origin string) {
+func (p originPolicy) preflight(w http.ResponseWriter, r *http.Request, origin, methods string) {
 	h := w.Header()
 	h.Add("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers")
 	if !p.allow(h, origin) {
 		p.forbid(w, r, notAllowed(origin))
 		return
 	}
-	h.Set("Access-Control-Allow-Methods", "GET, POST")
+	h.Set("Access-Control-Allow-Methods", methods)
 	if names := r.Header["Access-Control-Request-Headers"]; len(names) > 0 {
 		h.Set("Access-Control-Allow-Headers", strings.Join(names, ", "))
 	}
@@ -98,11 +99,12 @@ func hasCredentials(r *http.Request) bool {
 }
 
 // checkHost refuses a call by a page whose name has been pointed at this machine.
-// Browsers say by which origin they POST, but nothing with a GET of the same origin,
-// in cleartext at least: so a GET is refused for the name alone, whoever has made it.
+// Browsers say by which origin they send anything, but nothing with a GET or HEAD of the
+// same origin, in cleartext at least: so these are refused for the name alone, whoever has
+// made them.
 func (p originPolicy) checkHost(r *http.Request) error {
 	origin := r.Header.Get("Origin")
-	if origin == "" && r.Method == http.MethodPost || !rebound(r) || p.any() {
+	if safe := r.Method == http.MethodGet || r.Method == http.MethodHead; origin == "" && !safe || !rebound(r) || p.any() {
 		return nil
 	}
 	if origin == "" {

@@ -66,7 +66,7 @@ func TestImports(t *testing.T) {
 			reason: "adapters know the core, not each other and not mux"},
 		{of: "oneport/mux/wsrpc", only: ours, reason: "adapters know the core, not each other and not mux"},
 		{of: "oneport/mux/tunnel", only: []string{"oneport/mux/internal/socket"}, reason: "a tunnel carries any bytes"},
-		{of: "oneport/mux", only: append(ours, "oneport/mux/internal/connectrpc", "oneport/mux/internal/sniff", "oneport/mux/internal/xconnect", "oneport/mux/tunnel", "oneport/mux/wsrpc"),
+		{of: "oneport/mux", only: append(ours, "oneport/mux/internal/connectrpc", "oneport/mux/internal/rest", "oneport/mux/internal/sniff", "oneport/mux/internal/xconnect", "oneport/mux/tunnel", "oneport/mux/wsrpc"),
 			reason: "the library knows no service and no certificate"},
 	}
 	pkgs := listPackages(t)
@@ -107,6 +107,7 @@ func TestDependencies(t *testing.T) {
 		"golang.org/x/sys",
 		"golang.org/x/text",
 		"golang.org/x/time",
+		"google.golang.org/genproto/googleapis/api",
 		"google.golang.org/genproto/googleapis/rpc",
 		"google.golang.org/grpc",
 		"google.golang.org/protobuf",

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"oneport/mux/internal/rpc"
 )
@@ -110,6 +111,13 @@ func WithMaxMessageBytes(n int) Option {
 		panic(fmt.Sprintf("mux: WithMaxMessageBytes(%d): want a positive number of bytes", n))
 	}
 	return func(c *config) { c.rpc.MaxMessageBytes = n }
+}
+
+// WithJSON sets how messages are written in JSON, in every protocol that has it:
+// EmitUnpopulated also what is at its default, UseProtoNames names as in the .proto
+// file, and so on. Multiline and Indent do not count. The default are no options.
+func WithJSON(opts protojson.MarshalOptions) Option {
+	return func(c *config) { c.rpc.JSON = opts }
 }
 
 // WithSniffTimeout limits the time in which a new connection must show what it

@@ -21,10 +21,11 @@ type protocol struct {
 // wins. Native gRPC on a connection of its own never gets here.
 func (s *Server) protocols() []protocol {
 	return []protocol{
-		{"connect, grpc-web, grpc", s.isCall, s.origins.cors(s.web)},
+		{"connect, grpc-web, grpc", s.isCall, s.origins.cors(s.web, callMethods)},
 		{"grpc-ws", under("/grpc-ws"), s.websocket(s.calls)},
 		{"grpc-ws-tunnel", exactly(tunnel.Path), s.origins.guard(s.conns.hide(s.tunnels))},
 		{"grpc-websockets", s.isSocketCall, s.websocket(http.HandlerFunc(s.calls.ServeWeb))},
+		{"rest", s.isRoute, s.origins.cors(s.rest, s.rest.Methods)},
 		{"handlers", s.hasHandler, s.handlers},
 		{"ws-echo", exactly("/ws"), s.websocket(http.HandlerFunc(s.sockets.Echo))},
 		{"pages", func(*http.Request) bool { return true }, s.pages()},
@@ -69,11 +70,18 @@ func isUpgrade(r *http.Request) bool {
 }
 
 // isNobodys tells whether the program has no handler for r: one for everything is not
-// meant for calls.
+// meant for methods.
 func (s *Server) isNobodys(r *http.Request) bool {
 	_, pattern := s.handlers.Handler(r)
 	return pattern == "" || pattern[strings.IndexByte(pattern, '/'):] == "/"
 }
+
+// isRoute tells whether the path of r is one of a google.api.http option, and nobody's
+// else.
+func (s *Server) isRoute(r *http.Request) bool { return s.rest.Match(r) && s.isNobodys(r) }
+
+// callMethods are the HTTP methods of the RPC protocols.
+func callMethods(*http.Request) string { return "GET, POST" }
 
 // exactly matches a path.
 func exactly(path string) func(*http.Request) bool {

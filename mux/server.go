@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"oneport/mux/internal/connectrpc"
+	"oneport/mux/internal/rest"
 	"oneport/mux/internal/rpc"
 	"oneport/mux/internal/socket"
 	"oneport/mux/internal/xconnect"
@@ -46,6 +47,7 @@ type Server struct {
 	tunneled  *http.Server // HTTP/2 that comes through tunnels
 	sockets   *socket.Server
 	web       *connectrpc.Handler
+	rest      *rest.Handler
 	calls     *wsrpc.Handler
 	tunnels   *tunnel.Handler
 	services  func() []string // the names of all, for the welcome page
@@ -108,14 +110,20 @@ func NewServer(opts ...Option) *Server {
 		foreign:  foreignRequests{log: cfg.log},
 	}
 	s.conn = rpc.NewConn(s.reg)
+	s.rest = rest.New(s.reg)
 	s.cut, s.cutNow = context.WithCancel(context.Background())
 	return s
 }
 
 // RegisterService adds a service, as generated code does. It panics once the
-// server has started and when a service of that name is there already.
+// server has started, when a service of that name is there already, and when a
+// google.api.http option of its methods is wrong or stands for the same requests as
+// another.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.reg.RegisterService(desc, impl)
+	if err := s.rest.Add(desc.ServiceName); err != nil {
+		panic("mux: register " + desc.ServiceName + ": " + err.Error())
+	}
 }
 
 // GetServiceInfo describes the registered services, for reflection.
@@ -126,7 +134,8 @@ func (s *Server) GetServiceInfo() map[string]grpc.ServiceInfo {
 // Handle adds an HTTP handler for a pattern of http.ServeMux. It panics where
 // ServeMux does and once the server has started. The program's handlers come
 // before the built-in pages ("/", "/healthz", "/readyz", "/ws") and after the
-// RPC protocols.
+// RPC protocols; and before the paths of google.api.http options, but for a pattern
+// that is "/" alone, which comes after those.
 func (s *Server) Handle(pattern string, h http.Handler) {
 	if s.reg.Frozen() {
 		panic("mux: Handle " + pattern + ": the server has started; register before Serve")

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"oneport/mux/internal/rpc"
 	"oneport/mux/internal/socket"
 )
 
@@ -30,14 +31,14 @@ const (
 	maxKeptAnswer   = 8 << 10
 )
 
-// set encodes a message of a call into a, in place of the one before. The caller must
+// set encodes a message of a call by codec into a, in place of the one before. The caller must
 // release a, also after an error.
-func (a *answer) set(kind socket.Kind, call uint32, m any) error {
+func (a *answer) set(codec rpc.Codec, kind socket.Kind, call uint32, m any) error {
 	a.kind = kind
 	if a.buf == nil {
 		a.buf = answerBuffers.Get().(*[]byte)
 	}
-	b, err := codec(kind).Append((*a.buf)[:answerRoom], m)
+	b, err := codec.Append((*a.buf)[:answerRoom], m)
 	if err != nil {
 		return err // b may be nil
 	}

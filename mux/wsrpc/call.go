@@ -174,7 +174,7 @@ func (c *call) RecvMsg(ctx context.Context, m any) (int, error) {
 	if give > 0 {
 		c.owner.writeNow(c.kind, &frame{call: c.number, credit: give})
 	}
-	if err := codec(r.kind).Unmarshal(r.data, m); err != nil {
+	if err := codec(c.method, r.kind).Unmarshal(r.data, m); err != nil {
 		return 0, status.Errorf(codes.InvalidArgument, "bad request message: %.200v", err)
 	}
 	return len(r.data), nil
@@ -210,7 +210,7 @@ func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
 	if !c.method.ServerStreams && c.answers > 1 {
 		return 0, status.Errorf(codes.Internal, "%s answers with one message and sent another", c.method.FullName)
 	}
-	if err := c.answer.set(c.kind, c.number, m); err != nil {
+	if err := c.answer.set(codec(c.method, c.kind), c.kind, c.number, m); err != nil {
 		c.answer.release()
 		return 0, status.Errorf(codes.Internal, "answer cannot be encoded: %v", err)
 	}

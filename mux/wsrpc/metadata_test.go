@@ -10,6 +10,8 @@ import (
 	"github.com/gorilla/websocket"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"oneport/mux/internal/rpc"
 )
 
 // What a handler sees of a call does not depend on the calls before it, though a server
@@ -66,7 +68,7 @@ func TestMetadataRemembered(t *testing.T) {
 		if err := answer.parseBinary(got); err != nil {
 			t.Fatalf("%q: %v", got, err)
 		}
-		if err := codec(2).Unmarshal(answer.message, &m); err != nil {
+		if err := rpc.Proto.Unmarshal(answer.message, &m); err != nil {
 			t.Fatalf("%q: %v", got, err)
 		}
 		if m.Value != f.want {

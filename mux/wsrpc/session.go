@@ -160,7 +160,7 @@ func (s *session) RecvMsg(ctx context.Context, m any) (int, error) {
 func (s *session) decode(msg *socket.Message, m any) (int, error) {
 	defer msg.Release()
 	s.setKind(msg.Kind)
-	if err := codec(msg.Kind).Unmarshal(msg.Data, m); err != nil {
+	if err := codec(s.method, msg.Kind).Unmarshal(msg.Data, m); err != nil {
 		return 0, status.Errorf(codes.InvalidArgument, "bad request message: %.200v", err)
 	}
 	return len(msg.Data), nil
@@ -173,7 +173,7 @@ func (s *session) SendMsg(ctx context.Context, m any) (int, error) {
 	s.mu.Lock()
 	kind := s.kind
 	s.mu.Unlock()
-	b, err := codec(kind).Append(nil, m)
+	b, err := codec(s.method, kind).Append(nil, m)
 	if err != nil {
 		return 0, status.Errorf(codes.Internal, "answer cannot be encoded: %v", err)
 	}
@@ -198,9 +198,10 @@ func (u *unary) RecvMsg(_ context.Context, m any) (int, error) {
 	return u.decode(msg, m)
 }
 
-func codec(k socket.Kind) rpc.Codec {
+// codec is for messages of m, in those of a socket of this kind.
+func codec(m *rpc.Method, k socket.Kind) rpc.Codec {
 	if k == socket.Text {
-		return rpc.JSON
+		return m.JSON()
 	}
 	return rpc.Proto
 }

@@ -48,7 +48,7 @@ func New(reg *rpc.Registry) *Handler {
 		server.Register(connect.Method{Spec: spec(m), Handler: serve(m)})
 	}
 	connecthttp.Mount(h.routes, server,
-		connecthttp.WithCodecs(codec{connect.CodecNameProto, rpc.Proto}, codec{connect.CodecNameJSON, rpc.JSON}),
+		connecthttp.WithCodecs(codec{connect.CodecNameProto, rpc.Proto}, codec{connect.CodecNameJSON, reg.JSON()}),
 		connecthttp.WithReadMaxBytes(reg.MaxMessageBytes()),
 		connecthttp.WithCompressMinBytes(compressMinBytes))
 	for _, name := range reg.Services() {

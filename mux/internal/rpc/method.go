@@ -22,6 +22,9 @@ type Method struct {
 	streamInfo grpc.StreamServerInfo
 }
 
+// JSON encodes messages of the method as the Config says.
+func (m *Method) JSON() Codec { return m.reg.json }
+
 // Unary tells whether the method takes one message and answers with one.
 func (m *Method) Unary() bool { return m.unary != nil }
 
