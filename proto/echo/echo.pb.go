@@ -9,6 +9,7 @@
 package echo
 
 import (
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -415,7 +416,7 @@ var File_echo_echo_proto protoreflect.FileDescriptor
 
 const file_echo_echo_proto_rawDesc = "" +
 	"\n" +
-	"\x0fecho/echo.proto\x12\aecho.v1\x1a\x1egoogle/protobuf/duration.proto\"'\n" +
+	"\x0fecho/echo.proto\x12\aecho.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"'\n" +
 	"\vEchoRequest\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\"(\n" +
 	"\fEchoResponse\x12\x18\n" +
@@ -433,12 +434,12 @@ const file_echo_echo_proto_rawDesc = "" +
 	"\x0fConverseRequest\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\",\n" +
 	"\x10ConverseResponse\x12\x18\n" +
-	"\amessage\x18\x01 \x01(\tR\amessage2\x8e\x02\n" +
-	"\vEchoService\x128\n" +
-	"\x04Echo\x12\x14.echo.v1.EchoRequest\x1a\x15.echo.v1.EchoResponse\"\x03\x90\x02\x01\x12@\n" +
-	"\x06Expand\x12\x16.echo.v1.ExpandRequest\x1a\x17.echo.v1.ExpandResponse\"\x03\x90\x02\x010\x01\x12>\n" +
-	"\aCollect\x12\x17.echo.v1.CollectRequest\x1a\x18.echo.v1.CollectResponse(\x01\x12C\n" +
-	"\bConverse\x12\x18.echo.v1.ConverseRequest\x1a\x19.echo.v1.ConverseResponse(\x010\x01B\x14Z\x12oneport/proto/echob\x06proto3"
+	"\amessage\x18\x01 \x01(\tR\amessage2\xa9\x03\n" +
+	"\vEchoService\x12a\n" +
+	"\x04Echo\x12\x14.echo.v1.EchoRequest\x1a\x15.echo.v1.EchoResponse\",\x82\xd3\xe4\x93\x02#Z\r:\x01*\"\b/v1/echo\x12\x12/v1/echo/{message}\x90\x02\x01\x12w\n" +
+	"\x06Expand\x12\x16.echo.v1.ExpandRequest\x1a\x17.echo.v1.ExpandResponse\":\x82\xd3\xe4\x93\x021Z\x14:\x01*\"\x0f/v1/echo:expand\x12\x19/v1/echo/{message}:expand\x90\x02\x010\x01\x12[\n" +
+	"\aCollect\x12\x17.echo.v1.CollectRequest\x1a\x18.echo.v1.CollectResponse\"\x1b\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/echo:collect(\x01\x12a\n" +
+	"\bConverse\x12\x18.echo.v1.ConverseRequest\x1a\x19.echo.v1.ConverseResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/echo:converse(\x010\x01B\x14Z\x12oneport/proto/echob\x06proto3"
 
 var (
 	file_echo_echo_proto_rawDescOnce sync.Once

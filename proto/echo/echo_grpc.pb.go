@@ -37,7 +37,9 @@ type EchoServiceClient interface {
 	Echo(ctx context.Context, in *EchoRequest, opts ...grpc.CallOption) (*EchoResponse, error)
 	// Expand answers one message with the same message, count times. Server-streaming.
 	//
-	// A negative or malformed interval is INVALID_ARGUMENT.
+	// A negative or malformed interval is INVALID_ARGUMENT. A client that has had n of the
+	// responses and says so in the metadata "last-event-id", as a browser's EventSource does when
+	// it connects again, is sent the others only.
 	Expand(ctx context.Context, in *ExpandRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExpandResponse], error)
 	// Collect answers, when the client half-closes, with every message that it sent, in order.
 	// Client-streaming.
@@ -123,7 +125,9 @@ type EchoServiceServer interface {
 	Echo(context.Context, *EchoRequest) (*EchoResponse, error)
 	// Expand answers one message with the same message, count times. Server-streaming.
 	//
-	// A negative or malformed interval is INVALID_ARGUMENT.
+	// A negative or malformed interval is INVALID_ARGUMENT. A client that has had n of the
+	// responses and says so in the metadata "last-event-id", as a browser's EventSource does when
+	// it connects again, is sent the others only.
 	Expand(*ExpandRequest, grpc.ServerStreamingServer[ExpandResponse]) error
 	// Collect answers, when the client half-closes, with every message that it sent, in order.
 	// Client-streaming.

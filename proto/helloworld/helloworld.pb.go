@@ -10,6 +10,7 @@
 package helloworld
 
 import (
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -121,14 +122,14 @@ var File_helloworld_helloworld_proto protoreflect.FileDescriptor
 const file_helloworld_helloworld_proto_rawDesc = "" +
 	"\n" +
 	"\x1bhelloworld/helloworld.proto\x12\n" +
-	"helloworld\"\"\n" +
+	"helloworld\x1a\x1cgoogle/api/annotations.proto\"\"\n" +
 	"\fHelloRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"&\n" +
 	"\n" +
 	"HelloReply\x12\x18\n" +
-	"\amessage\x18\x01 \x01(\tR\amessage2L\n" +
-	"\aGreeter\x12A\n" +
-	"\bSayHello\x12\x18.helloworld.HelloRequest\x1a\x16.helloworld.HelloReply\"\x03\x90\x02\x01B\x1aZ\x18oneport/proto/helloworldb\x06proto3"
+	"\amessage\x18\x01 \x01(\tR\amessage2t\n" +
+	"\aGreeter\x12i\n" +
+	"\bSayHello\x12\x18.helloworld.HelloRequest\x1a\x16.helloworld.HelloReply\"+\x82\xd3\xe4\x93\x02\"Z\x0e:\x01*\"\t/v1/hello\x12\x10/v1/hello/{name}\x90\x02\x01B\x1aZ\x18oneport/proto/helloworldb\x06proto3"
 
 var (
 	file_helloworld_helloworld_proto_rawDescOnce sync.Once

@@ -13,9 +13,9 @@ const set = `${process.cwd()}/build/descriptors.binpb`;
 execFileSync("go", ["-C", `${root}/scripts/tools`, "run", "./gen", "-descriptor_set_out", set, "../../proto"], { stdio: "inherit" });
 const protoFile = fromBinary(FileDescriptorSetSchema, readFileSync(set)).file;
 const request = create(CodeGeneratorRequestSchema, {
-  parameter: "target=ts",
+  parameter: "target=ts,import_extension=js",
   protoFile,
-  fileToGenerate: protoFile.map((file) => file.name).filter((name) => !name.startsWith("google/")),
+  fileToGenerate: protoFile.map((file) => file.name).filter((name) => !name.startsWith("google/protobuf/")), // which the library has
 });
 const output = execFileSync("node_modules/.bin/protoc-gen-es", { input: toBinary(CodeGeneratorRequestSchema, request) });
 const { file, error } = fromBinary(CodeGeneratorResponseSchema, output);
