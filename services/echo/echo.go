@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	pb "oneport/proto/echo"
@@ -43,8 +45,9 @@ func (server) Expand(req *pb.ExpandRequest, stream grpc.ServerStreamingServer[pb
 	if interval < 0 {
 		return status.Errorf(codes.InvalidArgument, "echo: interval: %v is negative", interval)
 	}
-	for i := range max(req.GetCount(), 1) {
-		if i > 0 {
+	had := received(stream.Context())
+	for i := had; i < max(req.GetCount(), 1); i++ {
+		if i > had {
 			if err := wait(stream.Context(), interval); err != nil {
 				return status.FromContextError(err).Err()
 			}
@@ -54,6 +57,16 @@ func (server) Expand(req *pb.ExpandRequest, stream grpc.ServerStreamingServer[pb
 		}
 	}
 	return nil
+}
+
+// received is how many responses a client has had of an earlier call, by its own account.
+func received(ctx context.Context) uint32 {
+	for _, id := range metadata.ValueFromIncomingContext(ctx, "last-event-id") {
+		if n, err := strconv.ParseUint(id, 10, 32); err == nil {
+			return uint32(n)
+		}
+	}
+	return 0
 }
 
 // wait returns nil after d, or the error of ctx as soon as ctx ends. Where both are so, ctx

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -85,6 +86,32 @@ func TestExpand(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A client that has had some of the responses is sent the others.
+func TestExpandResumes(t *testing.T) {
+	client := dial(t)
+	for _, tt := range []struct {
+		count uint32
+		id    string
+		want  int
+	}{
+		{3, "0", 3}, {3, "1", 2}, {3, "3", 0}, {3, "4", 0}, {0, "0", 1}, {0, "1", 0},
+		{3, "x", 3}, {3, "-1", 3}, {3, "4294967296", 3}, {math.MaxUint32, "4294967294", 1},
+	} {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "last-event-id", tt.id)
+		stream, err := client.Expand(ctx, &pb.ExpandRequest{Count: tt.count})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for ; err == nil; n++ {
+			_, err = stream.Recv()
+		}
+		if !errors.Is(err, io.EOF) || n-1 != tt.want {
+			t.Errorf("Expand of %d after %s: %d responses, then %v; want %d", tt.count, tt.id, n-1, err, tt.want)
+		}
 	}
 }
 
