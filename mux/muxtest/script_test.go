@@ -127,7 +127,7 @@ func printable() (ascii []rune) {
 func ownKey(key string) bool {
 	switch key {
 	case "te", "host", "user-agent", "content-type", "content-length", "content-encoding", "connection", "date", "trailer",
-		"accept-encoding", "x-user-agent", "x-grpc-web", "vary":
+		"accept", "accept-encoding", "x-user-agent", "x-grpc-web", "vary":
 		return true
 	}
 	return !httpguts.ValidTrailerHeader(http.CanonicalHeaderKey(key)) || strings.HasPrefix(key, ":") || strings.HasPrefix(key, "grpc-") || strings.HasPrefix(key, "connect-")

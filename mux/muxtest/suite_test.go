@@ -32,6 +32,7 @@ type road struct {
 	calls   bool // WebSocket, all calls on one
 	tunnel  bool // native gRPC through a WebSocket
 	json    bool // messages are encoded so
+	rest    bool // by the paths of google.api.http
 	message int  // of a socket, the kind of its messages
 	http    int  // version of HTTP of one of the web's protocols
 
@@ -58,6 +59,12 @@ var (
 		webRoad("grpc-web-gzip-http2-tls", 2, true, connecthttp.WithGRPCWeb(), connecthttp.WithSendGzip()),
 		webRoad("grpc-web-text-http1-tls", 1, true, connecthttp.WithGRPCWeb()),
 		webRoad("grpc-web-text-http2", 2, false, connecthttp.WithGRPCWeb()),
+	}
+	rest = []road{
+		restRoad("rest-http1", 1, false),
+		restRoad("rest-events-http1-tls", 1, true),
+		restRoad("rest-http2-tls", 2, true),
+		restRoad("rest-events-http2", 2, false),
 	}
 	multiplexed = []road{
 		callsRoad("grpc-ws", false, false),
@@ -99,7 +106,7 @@ var (
 		{name: "shared-http2", grpcTimeout: true, connect: native.connect, options: []mux.Option{mux.WithSharedHTTP2()}},
 		{name: "shared-http2-tls", grpcTimeout: true, secure: true, options: []mux.Option{mux.WithSharedHTTP2()},
 			connect: func(s *muxtest.Server) grpc.ClientConnInterface { return s.GRPCTLS() }},
-	}, web, multiplexed, webSockets, ifEnabled(streams), tunnels, sockets)
+	}, web, rest, multiplexed, webSockets, ifEnabled(streams), tunnels, sockets)
 	everywhere = append([]road{inside}, connections...)
 )
 

@@ -287,7 +287,10 @@ func (x *exchange) end(trailer metadata.MD, st *status.Status) bool {
 		b = append(append(b, separator(x.sent)...), `{"error":`...)
 		b = append(appendStatus(b, st.Proto()), "}\n"...)
 	}
-	x.begin(len(b), "")
+	if !x.begun {
+		x.begin(len(b), "")
+		_ = x.flush() // or net/http tells the length, over HTTP/1, and then has no trailer
+	}
 	h := x.w.Header()
 	rpc.AddHeader(func(key, value string) { h.Add(http.TrailerPrefix+key, value) }, trailer)
 	h.Set(http.TrailerPrefix+"Grpc-Status", strconv.Itoa(int(st.Code())))
