@@ -170,7 +170,7 @@ func (x *exchange) SendHeader(md metadata.MD) error {
 		return nil // it may fail yet
 	}
 	x.begin(0, "")
-	return x.flush()
+	return x.sendOn()
 }
 
 // SetHeader keeps the header for the first message, or for an error.

@@ -195,23 +195,32 @@ func (x *exchange) writeMessage(b []byte, contentType string) error {
 		return err
 	}
 	x.sent++
+	return x.sendOn()
+}
+
+// sendOn flushes, and sets the timer of keepAlive.
+func (x *exchange) sendOn() error {
+	err := x.flush()
 	if x.keepAlive != nil {
 		x.keepAlive.Reset(keepAliveEvery)
 	}
-	return x.flush()
+	return err
 }
 
-// sendKeepAlive writes a comment, which clients ignore.
+// sendKeepAlive writes a comment, which clients ignore. While something else is being
+// written there is no need for one; whoever does so sets the timer again.
 func (x *exchange) sendKeepAlive() {
-	x.mu.Lock()
+	if !x.mu.TryLock() {
+		return
+	}
 	defer x.mu.Unlock()
 	if x.over {
 		return
 	}
 	x.begin(0, "")
-	if x.write([]byte(":\n\n")) == nil && x.flush() == nil {
-		x.keepAlive.Reset(keepAliveEvery)
-	} // else the client has gone, and the call with it
+	if x.write([]byte(":\n\n")) == nil {
+		_ = x.sendOn() // or the client has gone, and the call with it
+	}
 }
 
 // finish writes what is left: the only answer, the end of a stream, or the error. It reports
