@@ -1,8 +1,9 @@
 // Package mux serves one gRPC service to every kind of client on one TCP port.
 //
 // A service registered once answers native gRPC (grpc-go's own transport),
-// Connect, gRPC-Web, gRPC over WebSocket, as clients of gRPC-Web have it and as
-// wsrpc does, native gRPC through a WebSocket, and a client in the same process, beside
+// Connect, gRPC-Web, REST with JSON where its .proto has google.api.http options, gRPC
+// over WebSocket, as clients of gRPC-Web have it and as wsrpc does, native gRPC through a
+// WebSocket, and a client in the same process, beside
 // the plain HTTP handlers of the program; all of it in cleartext and TLS.
 //
 //	s := mux.NewServer()

@@ -88,8 +88,8 @@ func WithStatsHandler(h stats.Handler) Option {
 }
 
 // WithAllowedOrigins lets pages of further origins reach this server, beside those
-// that this port has served itself: open WebSockets, make calls by Connect and
-// gRPC-Web and read their answers (CORS), and send requests that may change
+// that this port has served itself: open WebSockets, make calls by Connect, gRPC-Web
+// and REST and read their answers (CORS), and send requests that may change
 // something, to the program's handlers too. An origin is scheme, host and port as
 // a browser sends them, such as "https://app.example.com". "*" allows all, but by
 // HTTP without cookies, client certificates and passwords. Handlers of the program answer

@@ -26,6 +26,7 @@ import (
 func TestWelcome(t *testing.T) {
 	clear := []string{"http://ADDR/", "grpcurl -plaintext ADDR list", "-s grpc-ws.v1 -c ws://ADDR/grpc-ws ",
 		"curl -H 'Content-Type: application/json' -d '{\"name\":\"you\"}' http://ADDR/helloworld.Greeter/SayHello\n",
+		"curl -H 'Content-Type: application/json' -d '{\"name\":\"you\"}' http://ADDR/v1/hello\n",
 		"ws://ADDR/grpc-ws/helloworld.Greeter/SayHello", "ws://ADDR/ws"}
 	secure := []string{"https://ADDR/", "grpcurl -insecure ADDR list", "wss://ADDR/ws", "-s grpc-ws.v1 -c wss://ADDR/grpc-ws "}
 	always := []string{"-d '{\"name\":\"you\"}' ADDR helloworld.Greeter/SayHello\n", "helloworld.Greeter\n", "echo.v1.EchoService\n"}
@@ -136,6 +137,7 @@ func TestWelcomeSample(t *testing.T) {
 		{"another service", func(s *mux.Server) { echo.Register(s); reflection.Register(s) }, " echo.v1.EchoService/Echo\n", true},
 		{"another service, without reflection", func(s *mux.Server) { echo.Register(s) }, "/grpc-ws/echo.v1.EchoService/Echo", true},
 		{"grpcurl without reflection", func(s *mux.Server) { echo.Register(s) }, "grpcurl", false},
+		{"its path", func(s *mux.Server) { echo.Register(s) }, "-d '{}' http://oneport.test/v1/echo\n", true},
 		{"gRPC's own only", func(s *mux.Server) { health.Register(s) }, "/grpc-ws", false},
 		{"none", func(*mux.Server) {}, "/grpc-ws", false},
 	} {

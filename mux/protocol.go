@@ -72,6 +72,9 @@ func isUpgrade(r *http.Request) bool {
 // isNobodys tells whether the program has no handler for r: one for everything is not
 // meant for methods.
 func (s *Server) isNobodys(r *http.Request) bool {
+	if !s.handles {
+		return true
+	}
 	_, pattern := s.handlers.Handler(r)
 	return pattern == "" || pattern[strings.IndexByte(pattern, '/'):] == "/"
 }

@@ -35,6 +35,7 @@ type Server struct {
 	conn    *rpc.Conn
 
 	handlers *http.ServeMux // the program's own
+	handles  bool           // there is one of these
 
 	freeze    sync.Once
 	table     []protocol
@@ -141,6 +142,7 @@ func (s *Server) Handle(pattern string, h http.Handler) {
 		panic("mux: Handle " + pattern + ": the server has started; register before Serve")
 	}
 	s.handlers.Handle(pattern, h)
+	s.handles = true
 }
 
 // Conn returns a client in this process: calls through it reach the handlers

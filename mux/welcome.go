@@ -72,6 +72,9 @@ func (s *Server) roads(addr string) []road {
 			}
 		}
 		if method != "" {
+			if sample.path != "" {
+				lines = append(lines, fmt.Sprintf("curl %s-H 'Content-Type: application/json' -d '%s' %s://%s%s", curl, message, http, addr, sample.path))
+			}
 			lines = append(lines,
 				fmt.Sprintf("curl %s-H 'Content-Type: application/json' -d '%s' %s://%s/%s", curl, message, http, addr, method),
 				fmt.Sprintf("npx -y wscat@6.1.0 %s-c %s://%s/grpc-ws/%s -x '%s' -w 1", wscat, ws, addr, method, message),
@@ -94,14 +97,15 @@ func (s *Server) hasReflection() bool {
 	return s.reg.Impl("grpc.reflection.v1.ServerReflection") != nil || s.reg.Impl("grpc.reflection.v1alpha.ServerReflection") != nil
 }
 
-// sample is a call to show.
-type sample struct{ method, message string }
+// sample is a call to show: of a method, and of the path where all of its message can be
+// posted, if there is one.
+type sample struct{ method, path, message string }
 
 // pickSample picks a unary method to show, and a request for it: the Greeter
 // where there is one, else the first of the program's own.
 func (s *Server) pickSample() sample {
 	if _, err := s.reg.Lookup("/helloworld.Greeter/SayHello"); err == nil {
-		return sample{"helloworld.Greeter/SayHello", `{"name":"you"}`}
+		return s.newSample("helloworld.Greeter/SayHello", `{"name":"you"}`)
 	}
 	infos := s.reg.GetServiceInfo()
 	for _, name := range s.reg.Services() {
@@ -110,12 +114,24 @@ func (s *Server) pickSample() sample {
 		}
 		for _, m := range infos[name].Methods {
 			if !m.IsClientStream && !m.IsServerStream {
-				return sample{name + "/" + m.Name, "{}"}
+				return s.newSample(name+"/"+m.Name, "{}")
 			}
 		}
 	}
 	return sample{}
 }
+
+func (s *Server) newSample(method, message string) sample {
+	for _, r := range s.rest.Routes() {
+		if r.Method.FullName == "/"+method && r.HTTPMethod == http.MethodPost && r.WholeBody && plainPath.MatchString(r.Template()) {
+			return sample{method, r.Template(), message}
+		}
+	}
+	return sample{method, "", message}
+}
+
+// plainPath is a template without variables that is safe to paste into a shell.
+var plainPath = regexp.MustCompile(`^(/[A-Za-z0-9._-]+)+(:[A-Za-z0-9._-]+)?$`)
 
 // address is the host and port by which the client has reached this server. What
 // would not be safe to paste into a shell is replaced by the local address.

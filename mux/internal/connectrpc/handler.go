@@ -93,7 +93,7 @@ func asksForCall(r *http.Request) bool {
 // or of a registered service where the request may be a call.
 func (h *Handler) Match(r *http.Request) bool {
 	path := r.URL.EscapedPath()
-	if _, err := h.reg.Lookup(path); err == nil {
+	if h.reg.Has(path) {
 		return true
 	}
 	return h.Serves(r) && (r.Method == http.MethodPost || r.Method == http.MethodOptions || IsCall(r))

@@ -90,10 +90,16 @@ func (x *exchange) receiveAll(ctx context.Context, pm proto.Message) (int, error
 	}
 	buf := buffers.Get().(*[]byte)
 	defer putBuffer(buf)
-	err := x.body.during(ctx, func() (err error) {
+	read := func() (err error) {
 		*buf, err = x.body.appendAll(*buf)
 		return err
-	})
+	}
+	var err error
+	if x.route.Method.Unary() && x.call.Timeout <= 0 {
+		err = read() // its end is that of the request, and that of the read
+	} else {
+		err = x.body.during(ctx, read)
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -63,32 +63,32 @@ func (h *Handler) Match(r *http.Request) bool {
 	if len(h.routes) == 0 || strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		return false
 	}
-	p, ok := splitPath(r.URL.EscapedPath())
-	return ok && h.router.fits(p)
+	var p path
+	return p.split(r.URL.EscapedPath()) && h.router.fits(&p)
 }
 
 // Methods returns the HTTP methods that the path of r takes, as in an Allow header.
 func (h *Handler) Methods(r *http.Request) string {
-	p, ok := splitPath(r.URL.EscapedPath())
-	if !ok {
+	var p path
+	if !p.split(r.URL.EscapedPath()) {
 		return ""
 	}
-	return strings.Join(h.router.methods(p), ", ")
+	return strings.Join(h.router.methods(&p), ", ")
 }
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	p, ok := splitPath(r.URL.EscapedPath())
+	var p path
 	var route *Route
-	if ok {
-		route = h.router.find(r.Method, p)
+	if p.split(r.URL.EscapedPath()) {
+		route = h.router.find(r.Method, &p)
 	}
 	x := &exchange{w: w, r: r, http: http.NewResponseController(w), route: route}
 	if route == nil {
 		x.refuseMethod(h.Methods(r))
 		return
 	}
-	x.captured = route.template.captures(x.captures[:0], p)
+	x.captured = route.template.captures(x.captures[:0], &p)
 	x.json = h.reg.JSON()
 	x.body = body{src: r.Body, http: x.http, limit: h.reg.MaxMessageBytes()}
 	x.form = route.formOf(r.Header)

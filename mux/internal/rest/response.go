@@ -41,6 +41,8 @@ const (
 	lastEvent = "end"
 )
 
+var nosniff = []string{"nosniff"} // which nobody changes
+
 var zippers = sync.Pool{New: func() any {
 	z, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
 	if err != nil {
@@ -129,7 +131,7 @@ func (x *exchange) begin(size int, contentType string) {
 		contentType = mediaTypes[x.form]
 	}
 	h.Set("Content-Type", contentType)
-	h.Set("X-Content-Type-Options", "nosniff")
+	h["X-Content-Type-Options"] = nosniff
 	if x.route.Method.ServerStreams {
 		h.Set("Cache-Control", "no-cache")
 		h.Set("X-Accel-Buffering", "no") // nginx would collect the messages
@@ -321,7 +323,7 @@ func separator(sent uint64) string {
 func (x *exchange) fail(code int, st *status.Status) {
 	h := x.w.Header()
 	h.Set("Content-Type", typeJSON)
-	h.Set("X-Content-Type-Options", "nosniff")
+	h["X-Content-Type-Options"] = nosniff
 	b := appendStatus(nil, st.Proto())
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	x.closeSpoiled()

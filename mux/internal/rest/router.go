@@ -12,20 +12,21 @@ type path struct {
 	raw      []string // as the request has them; of the last, without the verb
 	segments []string // unescaped
 	last     string   // the last of raw, with the verb
+
+	few [8]string // where raw begins
 }
 
-// splitPath cuts an escaped path. It reports false for one that is on no route, whatever
-// those are.
-func splitPath(escaped string) (*path, bool) {
+// split cuts an escaped path. It reports false for one that is on no route, whatever those
+// are.
+func (p *path) split(escaped string) bool {
 	rest, ok := strings.CutPrefix(escaped, "/")
-	if !ok {
-		return nil, false
+	if !ok || rest == "" {
+		return ok
 	}
-	p := new(path)
-	if rest == "" {
-		return p, true
+	p.raw = p.few[:0]
+	for s := range strings.SplitSeq(rest, "/") {
+		p.raw = append(p.raw, s)
 	}
-	p.raw = strings.Split(rest, "/")
 	p.last = p.raw[len(p.raw)-1]
 	p.segments = p.raw
 	if strings.Contains(rest, "%") {
@@ -34,7 +35,7 @@ func splitPath(escaped string) (*path, bool) {
 			p.segments[i] = unescape(s)
 		}
 	}
-	return p, !slices.ContainsFunc(p.segments, dots)
+	return !slices.ContainsFunc(p.segments, dots)
 }
 
 // setVerb takes ":verb" away from the last segment, and nothing for an empty verb. It

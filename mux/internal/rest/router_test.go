@@ -38,8 +38,8 @@ func newRouter(t testing.TB, rules []string) *router {
 
 // route is the rule for a request and what it captures, "" without any.
 func (rt *router) route(method, escaped string) string {
-	p, ok := splitPath(escaped)
-	if !ok {
+	p := new(path)
+	if !p.split(escaped) {
 		return ""
 	}
 	r := rt.find(method, p)
@@ -115,7 +115,8 @@ func TestRouter(t *testing.T) {
 				t.Errorf("%s %s: %s, want %s", tt.method, tt.path, got, tt.want)
 			}
 		}
-		p, _ := splitPath("/v1/shelves/first")
+		p := new(path)
+		p.split("/v1/shelves/first")
 		if got, want := rt.methods(p), []string{"DELETE", "GET", "HEAD"}; !slices.Equal(got, want) {
 			t.Errorf("methods are %q, want %q", got, want)
 		}
@@ -129,7 +130,8 @@ func TestRouterStreamHasNoHead(t *testing.T) {
 	if err := rt.add(r); err != nil {
 		t.Fatal(err)
 	}
-	p, _ := splitPath("/v1/x")
+	p := new(path)
+	p.split("/v1/x")
 	if got := rt.methods(p); !slices.Equal(got, []string{"GET"}) || rt.find("HEAD", p) != nil {
 		t.Errorf("methods are %q, HEAD finds %v; want GET alone", got, rt.find("HEAD", p))
 	}
@@ -218,8 +220,8 @@ func checkRouter(t interface{ Fatalf(string, ...any) }, rules []string, escaped 
 			routes = append(routes, r)
 		}
 	}
-	p, ok := splitPath(escaped)
-	if !ok || len(p.raw) > 12 {
+	p := new(path)
+	if !p.split(escaped) || len(p.raw) > 12 {
 		return
 	}
 	slices.SortFunc(routes, prefer)
