@@ -11,6 +11,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { chromium } from 'playwright-core';
 import { checkClients } from './clients.mjs';
+import { checkEvents } from './events.mjs';
 import { checkStreams } from './streams.mjs';
 import { checkTransport } from './transport.mjs';
 import { checkWasm } from './wasm.mjs';
@@ -187,6 +188,7 @@ await foreign();
 await checkStreams(browser, check, talk, refusal, streamsPort); // first, since it counts connections
 await checkClients(context, check, appPort, openPort, streamsPort);
 await checkTransport(context, check, work);
+await checkEvents(context, check, port);
 await browser.close();
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed === 0 ? 0 : 1);
