@@ -181,6 +181,7 @@ func (r *Route) takesBody() bool { return r.WholeBody || r.Body != nil }
 
 // run runs the method and ends the answer.
 func (x *exchange) run() {
+	defer x.release()
 	if x.route.Method.ClientStreams && x.r.ProtoMajor == 1 {
 		// Else net/http would take the rest of the requests away with the first
 		// answer. A server that cannot do it serves one direction after the other.
@@ -195,7 +196,6 @@ func (x *exchange) run() {
 		x.mu.Unlock()
 	}
 	trailer, err := x.route.Method.Serve(x.r.Context(), &x.call, x)
-	defer x.release()
 	if !x.finish(trailer, err) {
 		panic(http.ErrAbortHandler) // the client is not to take what it has for all
 	}

@@ -8,9 +8,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -123,6 +125,11 @@ func TestAdd(t *testing.T) {
 			body = string(r.Body.Name())
 		}
 		rules = append(rules, fmt.Sprintf("%s %s %s %s", r.Descriptor.Name(), r.HTTPMethod, r.Template(), body))
+		for _, v := range r.Vars {
+			if want := "{" + v.Path + "=" + v.Pattern + "}"; !strings.Contains(r.Template(), strings.TrimSuffix(want, "=*}")) {
+				t.Errorf("%s has no %s", r.Template(), want)
+			}
+		}
 	}
 	if want := "UpdateBook PATCH /v1/{book.name=shelves/*/books/*} book"; !slices.Contains(rules, want) {
 		t.Errorf("routes are\n%s\nwant among them\n%s", strings.Join(rules, "\n"), want)
@@ -167,6 +174,27 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%v: header is %v, want metadata in it", tt.err, res.Header)
 		}
 	}
+}
+
+// A handler that ends its goroutine leaves nothing behind that writes.
+func TestGoexit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, &library{watch: func(*pb.Book, grpc.ServerStreamingServer[pb.Book]) error {
+			runtime.Goexit()
+			return nil
+		}}, rpc.Config{})
+		w := httptest.NewRecorder()
+		gone := make(chan bool)
+		go func() {
+			defer close(gone)
+			h.ServeHTTP(w, request("GET /v1/watch/a", "", "Accept: text/event-stream"))
+		}()
+		<-gone
+		time.Sleep(time.Minute)
+		if w.Body.Len() > 0 {
+			t.Errorf("%q was written", w.Body)
+		}
+	})
 }
 
 func TestMetadata(t *testing.T) {
@@ -340,8 +368,8 @@ func TestCompression(t *testing.T) {
 				}
 				got = string(b)
 			}
-			if !strings.HasPrefix(got, want+note) || res.Header.Get("Vary") != "Accept-Encoding" {
-				t.Errorf("answer is %.50s…, Vary %q", got, res.Header.Get("Vary"))
+			if !strings.HasPrefix(got, want+note) || !slices.Contains(res.Header["Vary"], "Accept-Encoding") {
+				t.Errorf("answer is %.50s…, Vary %q", got, res.Header["Vary"])
 			}
 		}
 	}

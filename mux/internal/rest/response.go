@@ -133,6 +133,7 @@ func (x *exchange) begin(size int, contentType string) {
 	h.Set("Content-Type", contentType)
 	h["X-Content-Type-Options"] = nosniff
 	if x.route.Method.ServerStreams {
+		h.Add("Vary", "Accept")
 		h.Set("Cache-Control", "no-cache")
 		h.Set("X-Accel-Buffering", "no") // nginx would collect the messages
 	}
@@ -233,9 +234,6 @@ func (x *exchange) finish(trailer metadata.MD, err error) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.over = true
-	if x.keepAlive != nil {
-		x.keepAlive.Stop()
-	}
 	streams := x.route.Method.ServerStreams
 	if err == nil && !streams && x.answer == nil {
 		err = status.Error(codes.Internal, "rest: the handler has sent no answer")
@@ -331,8 +329,15 @@ func (x *exchange) fail(code int, st *status.Status) {
 	_, _ = x.w.Write(b) // the client has gone, if anything
 }
 
-// release gives back what x has borrowed.
+// release gives back what x has borrowed. Nothing is written any more, also if the handler
+// has ended its goroutine and finish was not called.
 func (x *exchange) release() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.over = true
+	if x.keepAlive != nil {
+		x.keepAlive.Stop()
+	}
 	x.body.release()
 	if x.answer != nil {
 		putBuffer(x.answer)

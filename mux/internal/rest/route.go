@@ -39,8 +39,9 @@ type Route struct {
 
 // Var is a variable of a path template.
 type Var struct {
-	Path   string // of the field, dotted
-	Fields []protoreflect.FieldDescriptor
+	Path    string // of the field, dotted
+	Pattern string // what it captures, such as "*" or "shelves/*"
+	Fields  []protoreflect.FieldDescriptor
 }
 
 // Template is the path template, in a canonical form.
@@ -111,7 +112,7 @@ func (r *Route) compile(text string, rule *annotations.HttpRule) (err error) {
 		if err != nil {
 			return &templateError{v.column, err.Error()}
 		}
-		r.Vars = append(r.Vars, Var{v.path, fields})
+		r.Vars = append(r.Vars, Var{v.path, r.template.pattern(v), fields})
 	}
 	body := in
 	switch name := rule.GetBody(); name {

@@ -271,6 +271,15 @@ func (t *template) String() string {
 	return b.String()
 }
 
+// pattern is what v captures.
+func (t *template) pattern(v variable) string {
+	var parts []string
+	for _, s := range t.segments[v.start:v.end] {
+		parts = append(parts, s.String())
+	}
+	return strings.Join(parts, "/")
+}
+
 func (s segment) String() string {
 	switch s.kind {
 	case wildcard:
