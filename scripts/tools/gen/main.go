@@ -169,7 +169,7 @@ func writeDescriptors(name string, files linker.Files) error {
 	for _, f := range files {
 		set.File = appendFile(set.File, f)
 	}
-	b, err := proto.Marshal(set)
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(set) // so that it can be compared
 	if err == nil {
 		err = os.WriteFile(name, b, 0o644)
 	}
