@@ -113,8 +113,8 @@ func parseWeighted(item string) (name string, weight float64) {
 	return strings.ToLower(strings.TrimSpace(name)), weight
 }
 
-// acceptsGzip tells whether the client takes answers in gzip and has said so.
-func acceptsGzip(header http.Header) bool {
+// AcceptsGzip tells whether the client takes answers in gzip and has said so.
+func AcceptsGzip(header http.Header) bool {
 	for _, v := range header["Accept-Encoding"] {
 		if !strings.Contains(v, "gzip") {
 			continue

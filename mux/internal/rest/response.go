@@ -139,7 +139,7 @@ func (x *exchange) begin(size int, contentType string) {
 	}
 	if x.form != raw { // whose bytes may be compressed in their own way
 		h.Add("Vary", "Accept-Encoding")
-		if size >= compressMinBytes && acceptsGzip(x.r.Header) {
+		if size >= compressMinBytes && AcceptsGzip(x.r.Header) {
 			h.Set("Content-Encoding", "gzip")
 			x.zip = zippers.Get().(*gzip.Writer)
 			x.zip.Reset(x.w)

@@ -89,6 +89,9 @@ func (r *Registry) MaxMessageBytes() int { return r.cfg.MaxMessageBytes }
 // JSON encodes messages as the Config says.
 func (r *Registry) JSON() Codec { return r.json }
 
+// JSONOptions is how messages are written in JSON.
+func (r *Registry) JSONOptions() protojson.MarshalOptions { return r.cfg.JSON }
+
 // RegisterService adds a service. It panics on a duplicate, on an impl that is
 // not of the service's type, and after Freeze: only the programmer can be wrong.
 func (r *Registry) RegisterService(desc *grpc.ServiceDesc, impl any) {
