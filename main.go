@@ -21,6 +21,7 @@ import (
 
 	"oneport/certs"
 	"oneport/mux"
+	"oneport/proto"
 	"oneport/services/echo"
 	"oneport/services/greeter"
 	"oneport/services/health"
@@ -120,7 +121,7 @@ func run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int 
 	if f.HTTP2 == "shared" {
 		opts = append(opts, mux.WithSharedHTTP2())
 	}
-	opts = append(opts, mux.WithAllowedOrigins(f.AllowOrigin...))
+	opts = append(opts, mux.WithAllowedOrigins(f.AllowOrigin...), mux.WithOpenAPI(proto.Descriptors))
 	server := mux.NewServer(append(opts, mux.WithLogger(log))...)
 	greeter.Register(server)
 	echo.Register(server)

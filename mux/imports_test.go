@@ -64,9 +64,11 @@ func TestImports(t *testing.T) {
 		{of: "oneport/mux/internal/rest", only: []string{"oneport/mux/internal/rpc"},
 			never:  []string{"google.golang.org/grpc", "github.com/gorilla/websocket", "github.com/soheilhy/cmux"},
 			reason: "adapters know the core, not each other and not mux"},
+		{of: "oneport/mux/internal/openapi", only: []string{"oneport/mux/internal/rest", "oneport/mux/internal/rpc"},
+			reason: "it describes what rest serves"},
 		{of: "oneport/mux/wsrpc", only: ours, reason: "adapters know the core, not each other and not mux"},
 		{of: "oneport/mux/tunnel", only: []string{"oneport/mux/internal/socket"}, reason: "a tunnel carries any bytes"},
-		{of: "oneport/mux", only: append(ours, "oneport/mux/internal/connectrpc", "oneport/mux/internal/rest", "oneport/mux/internal/sniff", "oneport/mux/internal/xconnect", "oneport/mux/tunnel", "oneport/mux/wsrpc"),
+		{of: "oneport/mux", only: append(ours, "oneport/mux/internal/connectrpc", "oneport/mux/internal/openapi", "oneport/mux/internal/rest", "oneport/mux/internal/sniff", "oneport/mux/internal/xconnect", "oneport/mux/tunnel", "oneport/mux/wsrpc"),
 			reason: "the library knows no service and no certificate"},
 	}
 	pkgs := listPackages(t)

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"oneport/mux/internal/rpc"
 )
@@ -26,6 +28,8 @@ type config struct {
 	sniffTimeout time.Duration
 	sharedHTTP2  bool
 	grpcOptions  []grpc.ServerOption
+	openAPI      bool
+	descriptors  *descriptorpb.FileDescriptorSet // nil for none
 	log          *slog.Logger
 }
 
@@ -118,6 +122,30 @@ func WithMaxMessageBytes(n int) Option {
 // file, and so on. Multiline and Indent do not count. The default are no options.
 func WithJSON(opts protojson.MarshalOptions) Option {
 	return func(c *config) { c.rpc.JSON = opts }
+}
+
+// WithOpenAPI serves a description of all registered services to whoever can reach the
+// server, as reflection does: /openapi.json is an OpenAPI 3.1 document of what HTTP and
+// JSON can call, /descriptors.binpb a google.protobuf.FileDescriptorSet for clients that
+// learn of services at run time. Services that are not in protoregistry.GlobalFiles, where
+// generated code registers them, are left out.
+//
+// Generated code has no comments. They come from descriptorSet, a FileDescriptorSet of the
+// same .proto files, as "buf build -o FILE" or "protoc --include_source_info
+// --descriptor_set_out=FILE" writes it; go:embed is a way to have it in the program. Nil
+// means no comments. WithOpenAPI panics if descriptorSet is something else, or has no
+// source info. A file in it that declares something else than the program has is not used,
+// and the log says so.
+func WithOpenAPI(descriptorSet []byte) Option {
+	set := new(descriptorpb.FileDescriptorSet)
+	if err := proto.Unmarshal(descriptorSet, set); err != nil {
+		panic(fmt.Sprintf("mux: WithOpenAPI: want a google.protobuf.FileDescriptorSet, such as buf build -o writes: %v", err))
+	}
+	commented := func(f *descriptorpb.FileDescriptorProto) bool { return f.SourceCodeInfo != nil }
+	if len(set.File) > 0 && !slices.ContainsFunc(set.File, commented) {
+		panic("mux: WithOpenAPI: the descriptor set has no comments; make it with protoc --include_source_info, or buf build")
+	}
+	return func(c *config) { c.openAPI, c.descriptors = true, set }
 }
 
 // WithSniffTimeout limits the time in which a new connection must show what it

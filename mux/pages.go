@@ -3,9 +3,13 @@ package mux
 import (
 	"context"
 	"net/http"
+	"path"
+	"runtime/debug"
 	"time"
 
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"oneport/mux/internal/openapi"
 )
 
 // pages are the built-in HTTP pages. Whatever they do not know goes to the
@@ -15,16 +19,41 @@ func (s *Server) pages() http.Handler {
 	pages.Handle("/{$}", readOnly(s.welcome))
 	pages.Handle("/healthz", readOnly(healthz))
 	pages.Handle("/readyz", readOnly(s.readyz))
+	if s.cfg.openAPI {
+		title, version := program()
+		d := openapi.New(openapi.Config{
+			Registry: s.reg,
+			Routes:   s.rest.Routes(),
+			Comments: s.cfg.descriptors,
+			Title:    title,
+			Version:  version,
+			Log:      s.log,
+		})
+		pages.Handle("/openapi.json", s.origins.cors(readOnly(d.Document), pageMethods))
+		pages.Handle("/descriptors.binpb", s.origins.cors(readOnly(d.Descriptors), pageMethods))
+	}
 	pages.Handle("/", s.handlers)
 	return pages
 }
+
+// program is the name of this program, and its version as the go command knows it.
+func program() (name, version string) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Path == "" || info.Main.Version == "" {
+		return "gRPC services", "(unknown)"
+	}
+	return path.Base(info.Path), info.Main.Version
+}
+
+// pageMethods are the HTTP methods of the pages.
+func pageMethods(*http.Request) string { return "GET, HEAD" }
 
 // readOnly answers other methods with 405. A method in the pattern would not:
 // the catch-all matches what such a pattern does not.
 func readOnly(h http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
+			w.Header().Set("Allow", pageMethods(r))
 			plain(w, http.StatusMethodNotAllowed, "405 this page is for GET and HEAD only\n")
 			return
 		}

@@ -65,6 +65,9 @@ func (s *Server) roads(addr string) []road {
 			fmt.Sprintf("curl %s%s://%s/", curl, http, addr),
 			fmt.Sprintf("curl %s%s %s://%s/healthz", curl, http2, http, addr),
 		}
+		if s.cfg.openAPI {
+			lines = append(lines, fmt.Sprintf("curl %s%s://%s/openapi.json", curl, http, addr))
+		}
 		if s.hasReflection() { // without it grpcurl needs the .proto files
 			lines = append(lines, fmt.Sprintf("grpcurl %s %s list", grpcurl, addr))
 			if method != "" {
