@@ -37,6 +37,7 @@ type exchange struct {
 
 	answer      *[]byte // the only one, from buffers; nil before it is there
 	contentType string  // of answer
+	trailed     bool    // the trailer is in the header
 
 	sent  uint64 // messages of a stream
 	first uint64 // the id of the event before the first of them
@@ -192,9 +193,14 @@ func (x *exchange) addHeader(md metadata.MD) {
 	}
 }
 
-// SetTrailer puts the trailer of a unary call into the header, where clients of HTTP can
-// see it, as Connect does.
+// SetTrailer puts the trailer of a call with one answer, or an error in its place, into the
+// header, where clients of HTTP can see it, as Connect does. It is called for a unary call
+// when its answer is there, and at the end of any.
 func (x *exchange) SetTrailer(md metadata.MD) {
+	if x.trailed {
+		return
+	}
+	x.trailed = true
 	rpc.AddHeader(func(key, value string) { x.w.Header().Add("Trailer-"+key, value) }, md)
 }
 

@@ -375,6 +375,21 @@ func TestCompression(t *testing.T) {
 	}
 }
 
+// An answer that cannot be written is INTERNAL, and has what it would have had besides.
+func TestUnwritableAnswer(t *testing.T) {
+	h := newHandler(t, &library{getBook: func(ctx context.Context, b *pb.Book) (*pb.Book, error) {
+		grpc.SetTrailer(ctx, metadata.Pairs("x-trailer", "t"))
+		return &pb.Book{Name: "\xff"}, nil
+	}}, rpc.Config{})
+	res := serve(h, request("GET /v1/books/1", ""))
+	if got := text(t, res); res.StatusCode != 500 || !strings.Contains(got, "answer cannot be encoded") {
+		t.Errorf("answer is %s %s", res.Status, got)
+	}
+	if got := res.Header["Trailer-X-Trailer"]; !slices.Equal(got, []string{"t"}) {
+		t.Errorf("trailer is %q, want it once", got)
+	}
+}
+
 // A handler that takes or gives other messages than its .proto file says is INTERNAL.
 func TestForeignMessages(t *testing.T) {
 	desc := pb.Library_ServiceDesc

@@ -240,17 +240,13 @@ func (x *exchange) finish(trailer metadata.MD, err error) bool {
 	}
 	switch st := status.Convert(err); {
 	case err != nil && !x.begun:
-		if !x.route.Method.Unary() || x.answer == nil { // else SetTrailer has
-			x.SetTrailer(trailer)
-		}
+		x.SetTrailer(trailer)
 		x.fail(rpc.HTTPStatus(st.Code()), st)
 		return true
 	case streams:
 		return x.end(trailer, st)
 	default:
-		if !x.route.Method.Unary() {
-			x.SetTrailer(trailer)
-		}
+		x.SetTrailer(trailer)
 		return x.writeAnswer(*x.answer)
 	}
 }
