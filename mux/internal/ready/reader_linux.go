@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"unsafe"
 
 	"google.golang.org/grpc/mem"
 )
@@ -15,7 +16,7 @@ const Waits = true
 // A Reader reads from one TCP connection when it is readable. The zero value is ready for
 // use, by one goroutine at a time.
 type Reader struct {
-	raw syscall.RawConn
+	raw syscall.RawConn // nil before the first read; likewise try
 	try func(fd uintptr) (done bool)
 
 	// Of the read under way. They are here and not in a closure so that a read allocates nothing.
@@ -30,12 +31,8 @@ type Reader struct {
 // many bytes of it were read from c: at least one. At the end of the stream it returns
 // io.EOF; with an error there is no buffer.
 func (r *Reader) Read(c *net.TCPConn, size int, pool mem.BufferPool) (*[]byte, int, error) {
-	if r.raw == nil {
-		raw, err := c.SyscallConn()
-		if err != nil {
-			return nil, 0, err
-		}
-		r.raw, r.try = raw, r.attempt
+	if err := r.init(c); err != nil {
+		return nil, 0, err
 	}
 	r.size, r.pool = size, pool
 	err := r.raw.Read(r.try)
@@ -54,6 +51,34 @@ func (r *Reader) Read(c *net.TCPConn, size int, pool mem.BufferPool) (*[]byte, i
 	default:
 		return buf, n, nil
 	}
+}
+
+// Wait waits until c has something to read, be it the end of the stream. It needs so little of a stack that one of 2 KiB,
+// the smallest there is, does not grow.
+func (r *Reader) Wait(c *net.TCPConn) error {
+	if err := r.init(c); err != nil {
+		return err
+	}
+	return r.raw.Read(readable)
+}
+
+func (r *Reader) init(c *net.TCPConn) error {
+	if r.raw != nil {
+		return nil
+	}
+	raw, err := c.SyscallConn()
+	if err == nil {
+		r.raw, r.try = raw, r.attempt
+	}
+	return err
+}
+
+// readable tells whether a read from fd would not block.
+func readable(fd uintptr) bool {
+	var b byte
+	// recv, which is not in package syscall.
+	_, _, errno := syscall.Syscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	return errno != syscall.EAGAIN
 }
 
 // attempt reads once from fd, which does not block. It reports whether that is the end of it: if not, it is called

@@ -14,6 +14,9 @@ const Waits = false
 // A Reader is nothing here.
 type Reader struct{}
 
+// Wait does not wait.
+func (*Reader) Wait(*net.TCPConn) error { return nil }
+
 // Read reads from c into a buffer of size bytes from the pool, for the caller to put back.
 // With an error there is no buffer.
 func (*Reader) Read(c *net.TCPConn, size int, pool mem.BufferPool) (*[]byte, int, error) {

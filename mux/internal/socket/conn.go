@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"bufio"
 	"context"
 	"sync"
 	"time"
@@ -28,7 +27,6 @@ const (
 type Conn struct {
 	server *Server
 	ws     *websocket.Conn // for reading only
-	in     *bufio.Reader   // that ws reads through
 	wire   *wire
 	out    queue
 
@@ -37,10 +35,14 @@ type Conn struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
+	drained func() // what OnDrain was given, or nil; guarded by server.mu
+
 	// The reader's own.
 	limit    int           // bytes of a message
 	farewell []byte        // the last message to the peer if one of it is larger; nil: none
 	readErr  error         // the first error of gorilla's, which must not be asked again
+	resume   func(*Conn)   // what Rest was given, until it is called
+	rested   bool          // and nothing has been asked for since
 	pings    *rate.Limiter // of the peer's pings and pongs; nil before the first
 
 	mu    sync.Mutex
@@ -50,11 +52,10 @@ type Conn struct {
 	over  bool        // TCP is closed; guarded by mu
 }
 
-func newConn(s *Server, ctx context.Context, ws *websocket.Conn, in *bufio.Reader, w *wire) *Conn {
+func newConn(s *Server, ctx context.Context, ws *websocket.Conn, w *wire) *Conn {
 	c := &Conn{
 		server: s,
 		ws:     ws,
-		in:     in,
 		wire:   w,
 		limit:  s.cfg.MaxMessageBytes,
 	}
@@ -63,11 +64,9 @@ func newConn(s *Server, ctx context.Context, ws *websocket.Conn, in *bufio.Reade
 		conn:    w.Conn,
 		limit:   s.cfg.QueueBytes,
 		timeout: s.cfg.WriteTimeout,
-		closed:  c.ctx.Done(),
+		ctx:     c.ctx,
 		flushed: c.flushed,
 		failed:  c.writeFailed,
-		turn:    make(chan struct{}, 1),
-		freed:   make(chan struct{}, 1),
 	}
 	w.closeFrame = c.gorillaClosed
 	ws.SetReadLimit(int64(c.limit))
@@ -90,6 +89,11 @@ func (c *Conn) Context() context.Context { return c.ctx }
 // socket with CloseGoingAway. Use [context.AfterFunc] rather than a goroutine that
 // waits.
 func (c *Conn) Draining() context.Context { return c.server.Draining() }
+
+// OnDrain has f called once when the server begins to shut down; at once, if it has. f
+// must not wait, and may be called after the socket has ended. OnDrain is called once, and
+// costs a socket less than a function on the context of Draining.
+func (c *Conn) OnDrain(f func()) { c.server.onDrain(c, f) }
 
 // Subprotocol returns the negotiated subprotocol, "" if there is none.
 func (c *Conn) Subprotocol() string { return c.ws.Subprotocol() }

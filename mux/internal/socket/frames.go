@@ -2,6 +2,12 @@ package socket
 
 import "encoding/binary"
 
+// Bits of the first two bytes of a frame (RFC 6455 §5.2).
+const (
+	final  = 0x80
+	masked = 0x80
+)
+
 // opcodes of control frames (RFC 6455 §5.2); those of messages are Kinds.
 const (
 	opClose = 0x8
@@ -54,6 +60,9 @@ func (f *FrameCheck) Check(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// between tells whether the next byte begins a frame.
+func (f *FrameCheck) between() bool { return f.have == 0 || f.have == f.want && f.payload == 0 }
 
 // begin judges the first two bytes of a frame.
 func (f *FrameCheck) begin() error {

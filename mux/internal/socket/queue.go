@@ -16,21 +16,20 @@ import (
 // refused writers get.
 type queue struct {
 	conn    net.Conn
-	limit   int           // bytes that may wait, control frames apart
-	timeout time.Duration // of each write
-	closed  <-chan struct{}
+	limit   int             // bytes that may wait, control frames apart
+	timeout time.Duration   // of each write
+	ctx     context.Context // ends once done is set
 	flushed func()          // called once, when the frame given to last has been written
 	failed  func(err error) // called when a write has failed; must call abandon
 	gather  func() bool     // whether more may soon come to be written; nil means that it is not asked
 
-	turn  chan struct{} // held by the one writer who waits for room; the others queue for it
-	freed chan struct{} // tells that writer to look again
-
 	mu      sync.Mutex
+	turn    chan struct{} // held by the one writer who waits for room; the others queue for it; nil before the first
+	freed   chan struct{} // tells that writer to look again; likewise
 	buf     *[]byte       // frames that wait, nil if there are none
 	busy    bool          // someone writes, and will look at buf again
 	waiting int           // writers that wait for room or their turn; later ones must not overtake
-	done    error         // why no frame is taken any more; set before closed is closed
+	done    error         // why no frame is taken any more; set before ctx ends
 	broken  bool          // nothing can be written any more
 	still   chan struct{} // closed when busy ends; nil if nobody waits for that
 }
@@ -121,10 +120,14 @@ func (q *queue) room(size int) bool {
 func (q *queue) wait(ctx context.Context, size int) error {
 	q.waiting++
 	defer func() { q.waiting-- }()
+	if q.turn == nil {
+		q.turn, q.freed = make(chan struct{}, 1), make(chan struct{}, 1)
+	}
+	turn, freed := q.turn, q.freed
 	q.mu.Unlock()
 	select {
-	case q.turn <- struct{}{}: // soon, once closed: room is never lacking then
-		defer func() { <-q.turn }()
+	case turn <- struct{}{}: // soon, once ctx has ended: room is never lacking then
+		defer func() { <-turn }()
 	case <-ctx.Done():
 		q.mu.Lock()
 		return ctx.Err()
@@ -133,8 +136,8 @@ func (q *queue) wait(ctx context.Context, size int) error {
 	for !q.room(size) {
 		q.mu.Unlock()
 		select {
-		case <-q.freed:
-		case <-q.closed:
+		case <-freed:
+		case <-q.ctx.Done():
 		case <-ctx.Done():
 			q.mu.Lock()
 			return ctx.Err()
@@ -316,7 +319,7 @@ func (q *queue) rest() {
 	q.mu.Unlock()
 }
 
-// free wakes the writer who waits for room. Called with q.mu held.
+// free wakes the writer who waits for room, if there is one. Called with q.mu held.
 func (q *queue) free() {
 	select {
 	case q.freed <- struct{}{}:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
@@ -31,8 +32,47 @@ func (m *Message) Release() {
 // answers pings and close frames meanwhile. An error means that the socket has
 // ended and is the cause of that; after [Conn.CloseWith] Read drops what still
 // comes and returns when the peer has answered, or has had its second for that.
-func (c *Conn) Read() (*Message, error) {
+func (c *Conn) Read() (*Message, error) { return c.read(0) }
+
+// ErrQuiet is no end of the socket, but tells that nothing has come for a while.
+var ErrQuiet = errors.New("socket: quiet")
+
+// ReadSoon is Read for a handler that can do without its goroutine. It returns ErrQuiet
+// if nothing comes within the Patience, and the handler is then to call [Conn.Rest]. Where an idle
+// socket would keep more than a goroutine that waits, as with TLS, it never does so.
+func (c *Conn) ReadSoon() (*Message, error) { return c.read(c.server.cfg.Patience) }
+
+// Rest has resume called, in place of the handler, once there is something to read or
+// the socket has ended. The handler must return at once, since its goroutine ends: the one
+// that waits is new and has the smallest stack there is, which that of a handler never
+// becomes again. Rest may only be called after ErrQuiet.
+func (c *Conn) Rest(resume func(*Conn)) {
+	c.resume = resume
+	c.wire.extend(0)
+}
+
+// rest is the goroutine of a socket that rests.
+func (c *Conn) rest() {
+	c.wire.rest()
+	c.resumed()
+}
+
+// resumed calls what Rest was given. It is apart from rest for the sake of its stack.
+//
+//go:noinline
+func (c *Conn) resumed() {
+	c.wire.lend()
+	c.rested = true
+	resume := c.resume
+	c.resume = nil
+	c.server.run(c, resume)
+}
+
+func (c *Conn) read(patience time.Duration) (*Message, error) {
 	for {
+		if c.await(patience) {
+			return nil, ErrQuiet
+		}
 		m, err := c.next()
 		if err != nil {
 			return nil, c.readFailed(err)
@@ -55,6 +95,7 @@ var parts = sync.Pool{New: func() any { return new([partBytes]byte) }}
 // with 1003. It returns an error of w, or what Read would.
 func (c *Conn) Copy(w io.Writer) error {
 	for {
+		c.await(0)
 		kind, r, err := c.nextReader()
 		if err != nil {
 			return c.readFailed(err)
@@ -94,16 +135,44 @@ func (c *Conn) copyMessage(w io.Writer, r io.Reader) error {
 	}
 }
 
-// nextReader waits for the next message. The errors of gorilla are final.
+// await waits for something of a message, or an error that nextReader returns. It reports
+// true if nothing has come within the patience; zero is to wait as long as the peer has.
+func (c *Conn) await(patience time.Duration) (quiet bool) {
+	// However long the handler has kept the peer waiting, from now on it has
+	// its full time.
+	if !c.rested {
+		c.wire.heard = true
+	}
+	c.rested = false
+	for c.readErr == nil {
+		if c.wire.await(patience) {
+			return true
+		}
+		if !c.control() {
+			break
+		}
+	}
+	return false
+}
+
+// control takes a ping or pong, if that is next.
+func (c *Conn) control() bool {
+	opcode, data, ok := c.wire.control()
+	switch {
+	case !ok:
+		return false
+	case opcode == opPing:
+		c.readErr = c.pinged(data)
+	default:
+		c.readErr = c.ponged(data)
+	}
+	return true
+}
+
+// nextReader returns the next message. The errors of gorilla are final.
 func (c *Conn) nextReader() (Kind, io.Reader, error) {
 	if c.readErr != nil {
 		return 0, nil, c.readErr
-	}
-	// However long the handler has kept the peer waiting, from now on it has
-	// its full time.
-	c.wire.heard = true
-	if c.in.Buffered() == 0 {
-		c.wire.await()
 	}
 	kind, r, err := c.ws.NextReader()
 	c.readErr = err
@@ -209,7 +278,7 @@ func (c *Conn) allow() bool {
 	return c.pings.Allow()
 }
 
-// pinged and ponged are called by gorilla in Read.
+// pinged and ponged are called in Read, also by gorilla.
 func (c *Conn) pinged(data string) error {
 	if !c.allow() {
 		return errFlood

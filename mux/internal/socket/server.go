@@ -45,6 +45,9 @@ type Config struct {
 	// much that is just being written. Zero means 64 KiB.
 	QueueBytes int
 
+	// Patience is how long ReadSoon waits. Zero means 1 s.
+	Patience time.Duration
+
 	// Ended, unless nil, is called once for each connection that was taken
 	// over, when it has ended and its handler has returned, with the context
 	// of the socket or, if none came of it, of the request.
@@ -77,7 +80,7 @@ type Server struct {
 // negative.
 func NewServer(cfg Config) *Server {
 	if min(cfg.MaxMessageBytes, cfg.MaxFrames, cfg.QueueBytes) < 0 ||
-		min(cfg.PingInterval, cfg.PongTimeout, cfg.WriteTimeout) < 0 {
+		min(cfg.PingInterval, cfg.PongTimeout, cfg.WriteTimeout, cfg.Patience) < 0 {
 		panic(fmt.Sprintf("socket: negative limit in %+v", cfg))
 	}
 	cfg.MaxMessageBytes = cmp.Or(cfg.MaxMessageBytes, 4<<20)
@@ -86,6 +89,7 @@ func NewServer(cfg Config) *Server {
 	cfg.PongTimeout = cmp.Or(cfg.PongTimeout, 10*time.Second)
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 10*time.Second)
 	cfg.QueueBytes = cmp.Or(cfg.QueueBytes, 64<<10)
+	cfg.Patience = cmp.Or(cfg.Patience, time.Second)
 	cfg.Log = cmp.Or(cfg.Log, slog.Default())
 	s := &Server{
 		cfg:   cfg,
@@ -137,18 +141,8 @@ func (s *Server) checkIdle() {
 	}
 }
 
-// serve runs a socket from the handshake to its end. It is the socket's own
-// goroutine, started by Upgrade; the end of the socket ends it, once the handler
-// has returned.
-func (s *Server) serve(c *Conn, handler func(*Conn)) {
-	defer s.leave(c)
-	defer func() {
-		c.fail(errHandlerExited) // which is the cause only if the handler has called runtime.Goexit
-		s.cfg.Log.Debug("websocket ended", "peer", c.wire.RemoteAddr().String(), "cause", context.Cause(c.ctx))
-		if s.cfg.Ended != nil {
-			s.cfg.Ended(c.ctx)
-		}
-	}()
+// begin takes a socket after the handshake.
+func (s *Server) begin(c *Conn) {
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	cutting := s.cutting
@@ -156,19 +150,41 @@ func (s *Server) serve(c *Conn, handler func(*Conn)) {
 	if cutting {
 		c.cut()
 	}
-	s.contain(c, func() { handler(c) })
-	s.contain(c, c.finish)
+}
+
+// run is the socket's own goroutine, until it ends or rests. Its frames, and those that
+// wait to read below it, are a part of the stack of each socket.
+func (s *Server) run(c *Conn, handler func(*Conn)) {
+	defer s.pass(c)
+	s.contain(c, handler)
+	if c.resume == nil {
+		s.contain(c, (*Conn).finish)
+	}
+}
+
+// pass lets another goroutine take the place of one that ends, or lets go of the socket.
+func (s *Server) pass(c *Conn) {
+	if c.resume != nil {
+		go c.rest()
+		return
+	}
+	defer s.leave(c)
+	c.fail(errHandlerExited) // which is the cause only if the handler has called runtime.Goexit
+	s.cfg.Log.Debug("websocket ended", "peer", c.wire.RemoteAddr().String(), "cause", context.Cause(c.ctx))
+	if s.cfg.Ended != nil {
+		s.cfg.Ended(c.ctx)
+	}
 }
 
 // contain runs f and keeps a panic from ending the process.
-func (s *Server) contain(c *Conn, f func()) {
+func (s *Server) contain(c *Conn, f func(*Conn)) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.cfg.Log.Error("panic in a websocket handler", "panic", fmt.Sprintf("%.1000s", fmt.Sprint(v)), "stack", string(debug.Stack()))
 			c.CloseWith(CloseInternal, "internal error")
 		}
 	}()
-	f()
+	f(c)
 }
 
 // Shutdown refuses new sockets with 503, tells every handler by [Conn.Draining]
@@ -216,9 +232,32 @@ func (s *Server) Close() error {
 
 func (s *Server) beginDrain() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.drain.Err() == nil {
-		s.startDrain()
-		s.checkIdle()
+	if s.drain.Err() != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.startDrain()
+	s.checkIdle()
+	var told []func()
+	for c := range s.conns {
+		if c.drained != nil {
+			told = append(told, c.drained)
+		}
+	}
+	s.mu.Unlock()
+	for _, f := range told {
+		f()
+	}
+}
+
+// onDrain has f called when the server begins to shut down, by whoever calls Shutdown or
+// Close, or now if it has.
+func (s *Server) onDrain(c *Conn, f func()) {
+	s.mu.Lock()
+	c.drained = f
+	draining := s.drain.Err() != nil
+	s.mu.Unlock()
+	if draining {
+		f()
 	}
 }

@@ -51,15 +51,15 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request, handler func(*C
 	if protocol != "" {
 		header.Set("Sec-Websocket-Protocol", protocol)
 	}
-	over := &handover{ResponseWriter: w, wire: wire}
-	ws, err := s.upgrader.Upgrade(over, r, header)
+	ws, err := s.upgrader.Upgrade(&handover{ResponseWriter: w, wire: wire}, r, header)
 	if err != nil {
 		// Answered by upgrader.Error, or the client is gone.
 		s.cfg.Log.Debug("websocket upgrade failed", "peer", r.RemoteAddr, "error", err)
 		return
 	}
-	c = newConn(s, context.WithoutCancel(r.Context()), ws, over.in, wire)
-	go s.serve(c, handler)
+	c = newConn(s, context.WithoutCancel(r.Context()), ws, wire)
+	s.begin(c)
+	go s.run(c, handler)
 }
 
 // check validates a handshake (RFC 6455 §4.2.1) and chooses the subprotocol.
@@ -151,12 +151,7 @@ func (f refusal) write(w http.ResponseWriter, r *http.Request) {
 type handover struct {
 	http.ResponseWriter
 	wire *wire
-	in   *bufio.Reader // that gorilla reads through; set by Hijack
 }
-
-// readerBytes is what each idle socket keeps of gorilla's reader: no less, or gorilla
-// would not take the one it is given. It must hold a control frame.
-const readerBytes = 257
 
 var _ http.Hijacker = (*handover)(nil)
 
@@ -173,8 +168,7 @@ func (h *handover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		brw.Reader.Discard(n)
 	}
 	h.wire.attach(bare(conn))
-	h.in = bufio.NewReaderSize(h.wire, readerBytes)
-	return h.wire, bufio.NewReadWriter(h.in, brw.Writer), nil
+	return h.wire, bufio.NewReadWriter(h.wire.in, brw.Writer), nil
 }
 
 // bare strips the wrappers of a connection that say, by NetConn, that they are

@@ -139,7 +139,7 @@ func TestMessagesTogether(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		c := newClient(t, serve(t, NewServer(Config{Log: quiet}), secure, echo)())
 		c.open()
-		for _, size := range []int{1, readerBytes, readerBytes + 1, readAhead, 2 * readAhead} {
+		for _, size := range []int{1, ownBuffer, ownBuffer + 1, lentBuffer, lentBuffer + 1, readAhead, 2 * readAhead} {
 			m := text(long(size))
 			both := append(m, m...)
 			c.send(append(both, m[:5]...))

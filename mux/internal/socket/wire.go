@@ -1,11 +1,13 @@
 package socket
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -18,15 +20,19 @@ type wire struct {
 	net.Conn
 	idle  time.Duration // how long the peer may be silent
 	early []byte        // came together with the handshake, to be read first
+	in    *bufio.Reader // that gorilla reads through; it reads from the wire
+	lent  *bufio.Reader // whose buffer in has; nil if that is in's own, or none
 	tcp   *net.TCPConn  // Conn, if it can be waited for without a buffer; else nil
 	ready ready.Reader
 	busy  bool    // the last read has filled its buffer; without tcp
 	ahead *[]byte // what was read and not passed on; nil if that is nothing
 	from  int     // in ahead
 	check FrameCheck
-	heard bool  // the peer has shown life since the read deadline was set
-	err   error // the first error of Read: the network's or of check
-	told  bool  // Read has returned err
+	heard bool      // the peer has shown life since until was set
+	until time.Time // when the peer is given up
+	hasty bool      // the read deadline is an earlier one
+	err   error     // the first error of Read: the network's or of check
+	told  bool      // Read has returned err
 
 	// closeFrame is called with code and reason of the close frames that
 	// gorilla sends when it finds an error. Nil during the handshake.
@@ -36,15 +42,28 @@ type wire struct {
 func newWire(cfg Config) *wire {
 	return &wire{
 		idle:  cfg.PingInterval + cfg.PongTimeout,
+		in:    new(bufio.Reader),
 		check: FrameCheck{MaxFrames: cfg.MaxFrames},
 	}
 }
 
-// readAhead is how much is read at once. The reader of gorilla, which an idle socket
-// keeps, is too small to take what comes with few system calls.
-const readAhead = 16 << 10
+const (
+	// readAhead is how much is read at once: what comes is to be taken with few
+	// system calls.
+	readAhead = 16 << 10
 
-// aheads are the buffers for that.
+	// ownBuffer is what gorilla's reader has where the wire cannot be waited for
+	// without: no less, or gorilla would not take the reader it is given.
+	ownBuffer = 257
+
+	// lentBuffer is what it has elsewhere while something is read.
+	lentBuffer = 4 << 10
+)
+
+// readers are those whose buffers are lent.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, lentBuffer) }}
+
+// aheads are the buffers to read ahead.
 var aheads = aheadPool{sync.Pool{New: func() any { b := make([]byte, readAhead); return &b }}}
 
 type aheadPool struct{ sync.Pool }
@@ -62,16 +81,68 @@ func (w *wire) attach(conn net.Conn) {
 	w.Conn = conn
 	if tcp, ok := conn.(*net.TCPConn); ok && ready.Waits {
 		w.tcp = tcp
+		w.lend()
+	} else {
+		*w.in = *bufio.NewReaderSize(w, ownBuffer)
 	}
 }
 
-// await waits until there is something to read, if it can do so without a buffer. That
+// lend gives in a buffer.
+func (w *wire) lend() {
+	w.lent = readers.Get().(*bufio.Reader)
+	w.lent.Reset(w)
+	*w.in = *w.lent
+}
+
+// await waits until there is something to read, if it can do so without any buffer. That
 // is done here and not in Read since gorilla calls that from so far down that the stack of
-// an idle socket would be of twice the size.
-func (w *wire) await() {
-	if w.tcp != nil && w.err == nil && w.early == nil && w.ahead == nil {
-		w.readAhead()
+// an idle socket would be of twice the size. It reports true if nothing has come within
+// the patience; zero is to wait as long as the peer has.
+func (w *wire) await(patience time.Duration) (quiet bool) {
+	if w.tcp == nil || w.err != nil || w.early != nil || w.ahead != nil || w.in.Buffered() > 0 {
+		return false
 	}
+	if w.lent != nil {
+		*w.in = bufio.Reader{}
+		readers.Put(w.lent)
+		w.lent = nil
+	}
+	w.extend(patience)
+	w.readTCP()
+	if w.hasty && errors.Is(w.err, os.ErrDeadlineExceeded) && time.Now().Before(w.until) {
+		w.err = nil
+		return true
+	}
+	w.lend()
+	return false
+}
+
+// rest is await, but only for the connection to have something, and so with a small stack.
+func (w *wire) rest() { w.err = w.ready.Wait(w.tcp) }
+
+// control takes the next frame if it is a ping or pong that has come whole. gorilla would
+// take it as well, but then wait for the next from far down.
+func (w *wire) control() (opcode byte, data string, ok bool) {
+	if w.ahead == nil || w.err != nil || w.early != nil || w.in.Buffered() > 0 || !w.check.between() {
+		return 0, "", false
+	}
+	const header = 2 + 4 // with the masking key
+	p := (*w.ahead)[w.from:]
+	if len(p) < header || p[0] != final|opPing && p[0] != final|opPong || p[1] < masked || p[1] > masked+125 {
+		return 0, "", false
+	}
+	key, payload := p[2:header], p[header:]
+	n := int(p[1] - masked)
+	if len(payload) < n {
+		return 0, "", false
+	}
+	payload = payload[:n]
+	for i := range payload {
+		payload[i] ^= key[i%4]
+	}
+	opcode, data = p[0]&0xf, string(payload)
+	w.skip(header + n)
+	return opcode, data, true
 }
 
 // Read implements net.Conn for the reader of the socket. It never returns data
@@ -112,7 +183,7 @@ func (w *wire) readNetwork(p []byte) int {
 		}
 		return w.takeAhead(p)
 	}
-	w.extend()
+	w.extend(0)
 	var n int
 	n, w.err = w.Conn.Read(p)
 	w.busy = w.tcp == nil && n == len(p) && n < readAhead
@@ -121,15 +192,9 @@ func (w *wire) readNetwork(p []byte) int {
 
 // readAhead sets ahead, or err at the end of the connection.
 func (w *wire) readAhead() {
-	w.extend()
+	w.extend(0)
 	if w.tcp != nil {
-		buf, n, err := w.ready.Read(w.tcp, readAhead, &aheads)
-		if err != nil {
-			w.err = err
-			return
-		}
-		w.ahead, w.from = buf, 0
-		*buf = (*buf)[:n]
+		w.readTCP()
 		return
 	}
 	buf := aheads.Get(readAhead)
@@ -144,22 +209,48 @@ func (w *wire) readAhead() {
 	w.ahead, w.from = buf, 0
 }
 
-// extend gives the peer its time. That is done only when the network is asked, since
-// several messages can come of one answer.
-func (w *wire) extend() {
+// readTCP is readAhead without any regard to time.
+func (w *wire) readTCP() {
+	buf, n, err := w.ready.Read(w.tcp, readAhead, &aheads)
+	if err != nil {
+		w.err = err
+		return
+	}
+	*buf = (*buf)[:n]
+	w.ahead, w.from = buf, 0
+}
+
+// extend gives the peer its time, and the next read its patience, unless that is zero. It
+// is called only when the network is asked, since several messages can come of one answer.
+func (w *wire) extend(patience time.Duration) {
+	if !w.heard && !w.hasty && patience == 0 {
+		return
+	}
+	now := time.Now()
 	if w.heard {
 		w.heard = false
-		w.SetReadDeadline(time.Now().Add(w.idle))
+		w.until = now.Add(w.idle)
 	}
+	deadline := w.until
+	if soon := now.Add(patience); patience > 0 && soon.Before(deadline) {
+		deadline = soon
+	}
+	w.hasty = patience > 0
+	w.SetReadDeadline(deadline)
 }
 
 func (w *wire) takeAhead(p []byte) int {
 	n := copy(p, (*w.ahead)[w.from:])
+	w.skip(n)
+	return n
+}
+
+// skip lets go of n bytes ahead.
+func (w *wire) skip(n int) {
 	if w.from += n; w.from == len(*w.ahead) {
 		aheads.Put(w.ahead)
 		w.ahead = nil
 	}
-	return n
 }
 
 // failure describes an error of the network.

@@ -1,0 +1,185 @@
+//go:build linux
+
+package socket
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"oneport/mux/internal/socket/sockettest"
+)
+
+// restingEcho is echo on a socket that rests whenever nothing comes. It tells of that on
+// rests, and of the end on ended, unless they are nil.
+func restingEcho(rests chan<- struct{}, ended chan<- error) func(*Conn) {
+	var handler func(*Conn)
+	handler = func(c *Conn) {
+		for {
+			m, err := c.ReadSoon()
+			if err == ErrQuiet {
+				c.Rest(handler)
+				if rests != nil {
+					rests <- struct{}{}
+				}
+				return
+			}
+			if err == nil {
+				err = c.Write(c.Context(), m.Kind, m.Data)
+				m.Release()
+			}
+			if err != nil {
+				if ended != nil {
+					ended <- err
+				}
+				return
+			}
+		}
+	}
+	return handler
+}
+
+// await is a receive that fails the test where it would never come.
+func await[T any](t *testing.T, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing has happened")
+	}
+	return v
+}
+
+func restingServer(cfg Config) *Server {
+	cfg.Log, cfg.Patience = quiet, time.Millisecond
+	return NewServer(cfg)
+}
+
+// The cases of the other endpoints, with rests wherever nothing has come for a moment.
+func TestConformanceResting(t *testing.T) {
+	s := restingServer(Config{MaxMessageBytes: testLimit, MaxFrames: testFrames})
+	sockettest.Run(t, sockettest.Echo("/", opText, testLimit, testFrames), serve(t, s, false, restingEcho(nil, nil)))
+}
+
+// A socket that rests is woken by all that comes, but by pings and pongs only for as long
+// as they take; and its end ends it.
+func TestRest(t *testing.T) {
+	rests, ended := make(chan struct{}, 1), make(chan error, 1)
+	c := newClient(t, serve(t, restingServer(Config{}), false, restingEcho(rests, ended))())
+	c.open()
+	await(t, rests)
+	for range 3 {
+		m := text("hello")
+		c.send(m[:1])
+		<-time.After(5 * time.Millisecond) // longer than the patience, which is for what begins
+		c.send(m[1:])
+		c.want(`text "hello"`)
+		await(t, rests)
+		c.send(pong(""))
+		await(t, rests)
+		c.send(append(ping("a"), ping("b")...))
+		c.want(`pong "a"`, `pong "b"`)
+		await(t, rests)
+	}
+	c.conn.Close()
+	if err := await(t, ended); !strings.Contains(err.Error(), "EOF") {
+		t.Errorf("ended with %v, want an unexpected EOF", err)
+	}
+}
+
+// A peer that is silent has as much time as one whose socket does not rest; octets of a
+// message give it no more, a pong does.
+func TestSilentPeerResting(t *testing.T) {
+	const interval = 200 * time.Millisecond // and as much again for the pong
+	for _, tt := range []struct {
+		name string
+		send []byte // after an interval
+		want time.Duration
+	}{
+		{"silent", nil, 2 * interval},
+		{"octets", text("a")[:3], 2 * interval},
+		{"pong", pong(""), 3 * interval},
+	} {
+		rests, ended := make(chan struct{}, 9), make(chan error, 1)
+		s := restingServer(Config{PingInterval: interval, PongTimeout: interval})
+		c := newClient(t, serve(t, s, false, restingEcho(rests, ended))())
+		c.open()
+		start := time.Now()
+		time.AfterFunc(interval, func() { c.conn.Write(tt.send) })
+		err := await(t, ended)
+		if took := time.Since(start); !errors.Is(err, os.ErrDeadlineExceeded) || took < tt.want-interval/4 || took > tt.want+interval/2 {
+			t.Errorf("%s: ended after %v with %v, want %v and a timeout", tt.name, took, err, tt.want)
+		}
+		if len(rests) == 0 {
+			t.Errorf("%s: the socket did not rest", tt.name)
+		}
+	}
+}
+
+func TestShutdownResting(t *testing.T) {
+	rests, ended := make(chan struct{}, 1), make(chan error, 1)
+	s := restingServer(Config{})
+	told := make(chan struct{}, 1)
+	c := newClient(t, serve(t, s, false, func(c *Conn) {
+		c.OnDrain(func() {
+			told <- struct{}{}
+			c.CloseWith(CloseGoingAway, "")
+		})
+		restingEcho(rests, ended)(c)
+	})())
+	c.open()
+	await(t, rests)
+	done := make(chan error, 1)
+	go func() { done <- s.Shutdown(t.Context()) }()
+	await(t, told)
+	c.want("close 1001")
+	if len(done) > 0 {
+		t.Error("Shutdown returned before the socket had ended")
+	}
+	c.send(closing(1001, ""))
+	c.want("EOF")
+	await(t, ended)
+	if err := await(t, done); err != nil {
+		t.Errorf("Shutdown = %v", err)
+	}
+}
+
+// A handler that says so after the shutdown has begun is told at once.
+func TestOnDrainLate(t *testing.T) {
+	s := restingServer(Config{})
+	told := make(chan struct{}, 1)
+	c := newClient(t, serve(t, s, false, func(c *Conn) {
+		<-c.Draining().Done()
+		c.OnDrain(func() { told <- struct{}{} })
+	})())
+	c.open()
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Errorf("Shutdown = %v", err)
+	}
+	if len(told) != 1 {
+		t.Error("the handler was not told of the shutdown")
+	}
+}
+
+// The goroutine of a socket that rests waits in Conn.rest and nowhere deeper, which is
+// what its small stack depends on.
+func TestRestIsShallow(t *testing.T) {
+	rests := make(chan struct{}, 1)
+	c := newClient(t, serve(t, restingServer(Config{}), false, restingEcho(rests, nil))())
+	c.open()
+	await(t, rests)
+	stacks := make([]byte, 1<<20)
+	for range 1000 { // until the old goroutine has made room
+		stacks = stacks[:cap(stacks)]
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		if bytes.Contains(stacks, []byte("socket.(*Conn).rest(")) && !bytes.Contains(stacks, []byte("socket.(*Server).run(")) {
+			return
+		}
+		runtime.Gosched()
+	}
+	t.Errorf("no goroutine rests, or another is the socket's too:\n%s", stacks)
+}
