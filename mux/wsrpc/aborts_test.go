@@ -1,6 +1,7 @@
 package wsrpc
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -25,9 +26,9 @@ func TestAborts(t *testing.T) {
 	defer b.close()
 	reg := rpc.NewRegistry(rpc.Config{})
 	stalls.register(reg)
-	server := socket.NewServer(socket.Config{})
 	muxes := make(chan *multiplexer, 1)
 	ended := make(chan struct{})
+	server := socket.NewServer(socket.Config{Ended: func(context.Context) { ended <- struct{}{} }})
 	hs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		shake, err := newHandshake(r)
 		if err != nil {
@@ -37,8 +38,7 @@ func TestAborts(t *testing.T) {
 		server.Upgrade(w, r, func(c *socket.Conn) {
 			m := newMultiplexer(c, reg, shake, b)
 			muxes <- m
-			m.run()
-			ended <- struct{}{}
+			m.read(c)
 		}, Subprotocol)
 	}))
 	defer hs.Close()

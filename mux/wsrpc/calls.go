@@ -1,7 +1,6 @@
 package wsrpc
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"strings"
@@ -36,7 +35,7 @@ const (
 
 // multiplexer is one socket of grpc-ws.v1. The socket's own goroutine reads; a crew runs
 // the calls, for none of which the reader waits, but a moment for all where too much of
-// them does (backlog.go). All have ended when run returns.
+// them does (backlog.go). All have ended when the socket has.
 type multiplexer struct {
 	conn    *socket.Conn
 	reg     *rpc.Registry
@@ -54,16 +53,18 @@ type multiplexer struct {
 	lastOpen  lastOpen
 	repeated  metadata.MD // of the call that lastOpen is of
 	refusals  int         // in a row that found the queue of the socket full
+	late      *time.Timer // ends the wait for the first frame; nil after it
 
 	mu   sync.Mutex
 	kind socket.Kind // of the client's first frame, zero before; written by the reader; guarded by mu
 }
 
+// newMultiplexer begins a socket, of which read is to be called.
 func newMultiplexer(c *socket.Conn, reg *rpc.Registry, handshake *handshake, b *bench) *multiplexer {
 	s := &multiplexer{
 		conn:      c,
 		reg:       reg,
-		crew:      crew{conn: c, bench: b, calls: make(map[uint32]*call)},
+		crew:      crew{conn: c, bench: b},
 		handshake: handshake,
 		metadata:  handshake.metadata,
 		window:    window,
@@ -73,27 +74,27 @@ func newMultiplexer(c *socket.Conn, reg *rpc.Registry, handshake *handshake, b *
 	s.backlog.setLimit(reg.MaxMessageBytes())
 	c.SetLimit(min(reg.MaxMessageBytes(), math.MaxInt-frameRoom-1) + frameRoom)
 	c.Gather(s.crew.several)
+	s.late = time.AfterFunc(firstFrame, func() {
+		c.CloseWith(closeNoFrame, fmt.Sprintf("no frame within %v", firstFrame))
+	})
+	c.OnDrain(s.drain)
 	return s
 }
 
-// run returns when the socket is ending and no call runs any more.
-func (s *multiplexer) run() {
-	late := time.AfterFunc(firstFrame, func() {
-		s.conn.CloseWith(closeNoFrame, fmt.Sprintf("no frame within %v", firstFrame))
-	})
-	drained := make(chan struct{})
-	stop := context.AfterFunc(s.conn.Draining(), func() {
-		defer close(drained)
-		s.drain()
-	})
+// read returns when the socket rests, or is ending and no call runs any more.
+func (s *multiplexer) read(*socket.Conn) {
 	for {
-		m, err := s.conn.Read()
+		m, err := s.conn.ReadSoon()
+		if err == socket.ErrQuiet {
+			s.rest()
+			return
+		}
 		if err != nil {
 			break
 		}
-		if late != nil {
-			late.Stop()
-			late = nil // an idle socket keeps nothing it can do without
+		if s.late != nil {
+			s.late.Stop()
+			s.late = nil // an idle socket keeps nothing it can do without
 		}
 		kept, breach := s.receive(m)
 		if !kept {
@@ -103,13 +104,17 @@ func (s *multiplexer) run() {
 			s.conn.CloseWith(breach.Code, breach.Reason)
 		}
 	}
-	if late != nil {
-		late.Stop()
+	if s.late != nil {
+		s.late.Stop()
 	}
 	s.crew.wait()
-	if !stop() {
-		<-drained
-	}
+}
+
+// rest lets go of what is only there to be quick, and of the goroutine.
+func (s *multiplexer) rest() {
+	s.lastOpen.raw, s.lastOpen.method, s.repeated = nil, "", nil
+	s.crew.rest()
+	s.conn.Rest(s.read)
 }
 
 // receive does what a frame says. It reports whether it has kept m, which holds the

@@ -18,7 +18,7 @@ type crew struct {
 	work  sync.WaitGroup // running; only the reader of the socket adds
 
 	mu       sync.Mutex
-	calls    map[uint32]*call // those that are not over for the client; guarded by mu
+	calls    map[uint32]*call // those that are not over for the client; may be nil; guarded by mu
 	last     uint32           // the last call that was opened; guarded by mu
 	running  int              // calls whose worker is not done with them; guarded by mu
 	draining bool             // no call is taken any more, and the last one ends the socket; guarded by mu
@@ -54,6 +54,9 @@ func (w *crew) start(c *call) error {
 	if err != nil {
 		w.mu.Unlock()
 		return err
+	}
+	if w.calls == nil {
+		w.calls = make(map[uint32]*call)
 	}
 	w.calls[c.number] = c
 	w.running++
@@ -117,6 +120,15 @@ func (w *crew) done(self *worker) {
 		w.conn.CloseWith(socket.CloseGoingAway, leavingReason)
 	}
 	w.work.Done()
+}
+
+// rest lets go of the memory for calls, if there are none.
+func (w *crew) rest() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.calls) == 0 {
+		w.calls = nil
+	}
 }
 
 // drain takes no calls from now on; the last one that runs ends the socket. It returns

@@ -86,7 +86,7 @@ func (h *Handler) serveCalls(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.sockets.Upgrade(w, r, func(c *socket.Conn) {
-		newMultiplexer(c, h.reg, shake, &h.bench).run()
+		newMultiplexer(c, h.reg, shake, &h.bench).read(c)
 	}, Subprotocol)
 }
 

@@ -85,7 +85,7 @@ func connect(t testing.TB, s *script, header http.Header) *pipeClient {
 		p.sockets.Upgrade(w, r, func(c *socket.Conn) {
 			m := newMultiplexer(c, reg, shake, &p.bench)
 			began <- m
-			m.run()
+			m.read(c)
 		}, Subprotocol)
 	})
 	p.mux = <-began
