@@ -40,14 +40,23 @@ func (b *between) note(c net.Conn, state http.ConnState) {
 	b.conns[c] = state
 }
 
-// connKey is where the requests of HTTP/1 have their connection.
+// connKey is where the requests of HTTP/1 have their *http1Conn.
 type connKey struct{}
+
+// http1Conn is a connection of HTTP/1.
+type http1Conn struct {
+	conn    net.Conn
+	ctx     context.Context // of the connection; that of each request is below it
+	request context.Context // which net/http gave to the last request
+}
 
 // handler is next, and notes that it has begun.
 func (b *between) handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := r.Context().Value(connKey{}).(*http1Conn)
+		c.request = r.Context()
 		b.mu.Lock()
-		delete(b.conns, r.Context().Value(connKey{}).(net.Conn))
+		delete(b.conns, c.conn)
 		b.mu.Unlock()
 		next.ServeHTTP(w, r)
 	})

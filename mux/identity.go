@@ -48,7 +48,22 @@ func (s *Server) connContext(ctx context.Context, c net.Conn) context.Context {
 
 // http1Context is connContext with the connection itself.
 func (s *Server) http1Context(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(s.connContext(ctx, c), connKey{}, c)
+	ctx = s.connContext(ctx, c)
+	return context.WithValue(ctx, connKey{}, &http1Conn{conn: c, ctx: ctx})
+}
+
+// connectionOnly gives a request that is to become a WebSocket the context of its
+// connection, with the same values. In that of net/http the socket would keep all that
+// serves to cancel a request.
+func connectionOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, ok := r.Context().Value(connKey{}).(*http1Conn)
+		if ok && c.request == r.Context() { // and not one with values of the program
+			ctx := context.WithValue(c.ctx, http.LocalAddrContextKey, r.Context().Value(http.LocalAddrContextKey))
+			r = r.WithContext(ctx)
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // connState notes when an http.Server has something to do with a connection, and when it

@@ -34,7 +34,7 @@ func (s *Server) protocols() []protocol {
 
 // websocket is what goes before an upgrade.
 func (s *Server) websocket(h http.Handler) http.Handler {
-	return s.origins.guard(s.conns.sockets(h))
+	return s.origins.guard(s.conns.sockets(connectionOnly(h)))
 }
 
 // hasHandler tells whether the program has registered a pattern that fits r.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"oneport/mux/internal/rpc"
@@ -43,17 +44,18 @@ type multiplexer struct {
 	backlog backlog
 
 	// The reader's own.
-	handshake *handshake
-	metadata  metadata.MD   // of the handshake and the client's last hello
+	peer      *peer.Peer
+	handshake fields        // its metadata
+	greeting  fields        // that of the client's last hello, with the rest of handshake
+	metadata  metadata.MD   // the same as greeting; nil before it is needed
 	refusal   error         // of calls, for metadata of the client's last hello
 	window    int64         // of the client
 	maxAnswer int           // likewise, in bytes of a message
 	last      uint32        // the last call that was opened
 	pings     *rate.Limiter // nil before the first
-	lastOpen  lastOpen
-	repeated  metadata.MD // of the call that lastOpen is of
-	refusals  int         // in a row that found the queue of the socket full
-	late      *time.Timer // ends the wait for the first frame; nil after it
+	lastOpen  *lastOpen     // nil while the socket rests
+	refusals  int           // in a row that found the queue of the socket full
+	late      *time.Timer   // ends the wait for the first frame; nil after it
 
 	mu   sync.Mutex
 	kind socket.Kind // of the client's first frame, zero before; written by the reader; guarded by mu
@@ -65,12 +67,12 @@ func newMultiplexer(c *socket.Conn, reg *rpc.Registry, handshake *handshake, b *
 		conn:      c,
 		reg:       reg,
 		crew:      crew{conn: c, bench: b},
-		handshake: handshake,
-		metadata:  handshake.metadata,
+		peer:      handshake.peer,
+		handshake: fieldsOf(handshake.metadata),
 		window:    window,
 		maxAnswer: math.MaxInt,
 	}
-	s.lastOpen.room = len(s.metadata)
+	s.greeting = s.handshake
 	s.backlog.setLimit(reg.MaxMessageBytes())
 	c.SetLimit(min(reg.MaxMessageBytes(), math.MaxInt-frameRoom-1) + frameRoom)
 	c.Gather(s.crew.several)
@@ -112,7 +114,7 @@ func (s *multiplexer) read(*socket.Conn) {
 
 // rest lets go of what is only there to be quick, and of the goroutine.
 func (s *multiplexer) rest() {
-	s.lastOpen.raw, s.lastOpen.method, s.repeated = nil, "", nil
+	s.lastOpen, s.metadata = nil, nil
 	s.crew.rest()
 	s.conn.Rest(s.read)
 }
@@ -120,7 +122,10 @@ func (s *multiplexer) rest() {
 // receive does what a frame says. It reports whether it has kept m, which holds the
 // bytes. The error ends the socket.
 func (s *multiplexer) receive(m *socket.Message) (kept bool, breach *socket.CloseError) {
-	f := frame{last: &s.lastOpen}
+	if s.lastOpen == nil {
+		s.lastOpen = &lastOpen{room: len(s.greeting) / 2}
+	}
+	f := frame{last: s.lastOpen}
 	if err := f.parse(m.Kind, m.Data); err != nil {
 		return false, &socket.CloseError{Code: parseCode(err), Reason: err.Error()}
 	}
@@ -195,9 +200,36 @@ func (s *multiplexer) hello(h *helloFrame) {
 		s.maxAnswer = int(min(h.maxMessage, math.MaxInt32))
 	}
 	if s.refusal = checkMetadata(h.metadata); s.refusal == nil {
-		s.metadata, s.refusal = rpc.OverlayMetadata(s.handshake.metadata, h.metadata)
+		s.metadata, s.refusal = rpc.OverlayMetadata(s.handshake.metadata(), h.metadata)
+		s.greeting = fieldsOf(s.metadata)
 	}
-	s.lastOpen.raw, s.lastOpen.room, s.repeated = nil, len(s.metadata), nil
+	s.lastOpen.raw, s.lastOpen.room, s.lastOpen.whole = nil, len(s.greeting)/2, nil
+}
+
+// fields are metadata as keys and values in turn. Many sockets are idle, and a map of a few
+// keys is large.
+type fields []string
+
+func fieldsOf(md metadata.MD) fields {
+	n := 0
+	for _, values := range md {
+		n += len(values)
+	}
+	f := make(fields, 0, 2*n)
+	for key, values := range md {
+		for _, v := range values {
+			f = append(f, key, v)
+		}
+	}
+	return f
+}
+
+func (f fields) metadata() metadata.MD {
+	md := make(metadata.MD, len(f)/2)
+	for ; len(f) > 0; f = f[2:] {
+		md[f[0]] = append(md[f[0]], f[1])
+	}
+	return md
 }
 
 func checkMetadata(md metadata.MD) error {
@@ -268,7 +300,7 @@ func (s *multiplexer) prepare(c *call, o *openFrame) (err error) {
 	if s.refusal != nil {
 		return s.refusal
 	}
-	c.known.Peer, c.known.Timeout = s.handshake.peer, timeout(o.timeoutMS)
+	c.known.Peer, c.known.Timeout = s.peer, timeout(o.timeoutMS)
 	if c.known.Metadata, err = s.callMetadata(o); err != nil {
 		return err
 	}
@@ -286,8 +318,8 @@ func (s *multiplexer) prepare(c *call, o *openFrame) (err error) {
 // callMetadata returns the metadata of the call that is opened. Since it is only read,
 // calls may share it.
 func (s *multiplexer) callMetadata(o *openFrame) (metadata.MD, error) {
-	if o.repeats && s.repeated != nil {
-		return s.repeated, nil
+	if o.repeats && s.lastOpen.whole != nil {
+		return s.lastOpen.whole, nil
 	}
 	if o.repeats { // and a hello has come with it
 		if err := o.parseMetadata(o.raw, s.lastOpen.room); err != nil {
@@ -297,9 +329,12 @@ func (s *multiplexer) callMetadata(o *openFrame) (metadata.MD, error) {
 	if err := checkMetadata(o.metadata); err != nil {
 		return nil, err
 	}
+	if s.metadata == nil {
+		s.metadata = s.greeting.metadata()
+	}
 	md, err := rpc.OverlayMetadata(s.metadata, o.metadata)
 	if err == nil && s.lastOpen.keep(o) {
-		s.repeated = md
+		s.lastOpen.whole = md
 	}
 	return md, err
 }

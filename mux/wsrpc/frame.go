@@ -48,6 +48,7 @@ type lastOpen struct {
 	room   int       // keys that its metadata is to have room for beside its own
 	method string
 	raw    []byte
+	whole  metadata.MD // of the call; for the receiver
 }
 
 // maxRaw is how many bytes are remembered of metadata, and of the name of a method.

@@ -75,7 +75,7 @@ func TestMetadataRemembered(t *testing.T) {
 			t.Errorf("call %d: handler saw %.300s, want %.300s", f.call, m.Value, f.want)
 		}
 	}
-	if !bytes.Contains(p.mux.lastOpen.raw, []byte("a")) || len(p.mux.repeated) == 0 {
+	if !bytes.Contains(p.mux.lastOpen.raw, []byte("a")) || len(p.mux.lastOpen.whole) == 0 {
 		t.Error("nothing was remembered")
 	}
 }
@@ -105,7 +105,7 @@ func TestRememberedIsSmall(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-p.got
-		if l := &p.mux.lastOpen; l.space.raw != nil || (l.method == tt.method) != tt.remembered {
+		if l := p.mux.lastOpen; l.space.raw != nil || (l.method == tt.method) != tt.remembered {
 			t.Errorf("%.10s, %d bytes: %d bytes of a frame and a method of %d are kept", tt.method, len(tt.method), cap(l.space.raw), len(l.method))
 		}
 	}

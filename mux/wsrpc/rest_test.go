@@ -110,8 +110,8 @@ func TestRest(t *testing.T) {
 		want(n, fmt.Sprint(n)+"1")
 		rest()
 		m.crew.mu.Lock() // which rest has held after all it did
-		if l := &m.lastOpen; l.raw != nil || l.method != "" || m.repeated != nil || len(m.crew.calls) != 1 {
-			t.Errorf("%d bytes of metadata, method %q, metadata %v and %d calls are kept", len(l.raw), l.method, m.repeated, len(m.crew.calls))
+		if m.lastOpen != nil || m.metadata != nil || len(m.crew.calls) != 1 {
+			t.Errorf("the last open %+v, metadata %v and %d calls are kept", m.lastOpen, m.metadata, len(m.crew.calls))
 		}
 		m.crew.mu.Unlock()
 	}

@@ -4,8 +4,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"syscall"
-	"unsafe"
 
 	"google.golang.org/grpc/mem"
 )
@@ -16,16 +16,24 @@ const Waits = true
 // A Reader reads from one TCP connection when it is readable. The zero value is ready for
 // use, by one goroutine at a time.
 type Reader struct {
-	raw syscall.RawConn // nil before the first read; likewise try
-	try func(fd uintptr) (done bool)
+	raw syscall.RawConn // nil before the first read
+}
 
-	// Of the read under way. They are here and not in a closure so that a read allocates nothing.
+// An attempt is a read under way. It is not a closure so that a read allocates nothing.
+type attempt struct {
+	try  func(fd uintptr) (done bool) // read
 	size int
 	pool mem.BufferPool
 	buf  *[]byte
 	n    int
 	err  error
 }
+
+var attempts = sync.Pool{New: func() any {
+	a := new(attempt)
+	a.try = a.read
+	return a
+}}
 
 // Read returns a buffer of size bytes from the pool, for the caller to put back, and how
 // many bytes of it were read from c: at least one. At the end of the stream it returns
@@ -34,13 +42,15 @@ func (r *Reader) Read(c *net.TCPConn, size int, pool mem.BufferPool) (*[]byte, i
 	if err := r.init(c); err != nil {
 		return nil, 0, err
 	}
-	r.size, r.pool = size, pool
-	err := r.raw.Read(r.try)
-	buf, n := r.buf, r.n
-	if err == nil && r.err != nil {
-		err = os.NewSyscallError("read", r.err)
+	a := attempts.Get().(*attempt)
+	a.size, a.pool = size, pool
+	err := r.raw.Read(a.try)
+	buf, n := a.buf, a.n
+	if err == nil && a.err != nil {
+		err = os.NewSyscallError("read", a.err)
 	}
-	r.pool, r.buf, r.n, r.err = nil, nil, 0, nil
+	a.pool, a.buf, a.n, a.err = nil, nil, 0, nil
+	attempts.Put(a)
 
 	switch {
 	case buf == nil:
@@ -68,34 +78,33 @@ func (r *Reader) init(c *net.TCPConn) error {
 	}
 	raw, err := c.SyscallConn()
 	if err == nil {
-		r.raw, r.try = raw, r.attempt
+		r.raw = raw
 	}
 	return err
 }
 
 // readable tells whether a read from fd would not block.
 func readable(fd uintptr) bool {
-	var b byte
-	// recv, which is not in package syscall.
-	_, _, errno := syscall.Syscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
-	return errno != syscall.EAGAIN
+	var b [1]byte
+	_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+	return err != syscall.EAGAIN
 }
 
-// attempt reads once from fd, which does not block. It reports whether that is the end of it: if not, it is called
-// again when fd has become readable. A buffer stays in r only with a read that succeeded.
-func (r *Reader) attempt(fd uintptr) (done bool) {
-	buf := r.pool.Get(r.size)
+// read reads once from fd, which does not block. It reports whether that is the end of it: if not, it is called
+// again when fd has become readable. A buffer stays in a only with a read that succeeded.
+func (a *attempt) read(fd uintptr) (done bool) {
+	buf := a.pool.Get(a.size)
 	for {
 		// Of package syscall and not x/sys/unix, as in net: the race detector takes the pair for a race.
-		r.n, r.err = syscall.Read(int(fd), *buf)
-		if r.err != syscall.EINTR {
+		a.n, a.err = syscall.Read(int(fd), *buf)
+		if a.err != syscall.EINTR {
 			break
 		}
 	}
-	if r.err == nil {
-		r.buf = buf
+	if a.err == nil {
+		a.buf = buf
 		return true
 	}
-	r.pool.Put(buf)
-	return r.err != syscall.EAGAIN
+	a.pool.Put(buf)
+	return a.err != syscall.EAGAIN
 }

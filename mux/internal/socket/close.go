@@ -122,7 +122,7 @@ func (c *Conn) tooBig() {
 	c.CloseAfter(c.farewell, CloseTooBig, fmt.Sprintf("message larger than %d bytes", c.limit))
 }
 
-// flushed is called when our close frame has been written.
+// flushed is called once by the queue, when our close frame has been written.
 func (c *Conn) flushed() {
 	c.mu.Lock()
 	c.sent = true
@@ -164,7 +164,7 @@ func (c *Conn) cut() {
 	}
 }
 
-// writeFailed is called by the queue.
+// writeFailed is called by the queue when a write has failed.
 func (c *Conn) writeFailed(err error) { c.fail(fmt.Errorf("socket: write: %w", err)) }
 
 // fail ends the socket at once because of cause, unless it has ended for another.

@@ -60,14 +60,7 @@ func newConn(s *Server, ctx context.Context, ws *websocket.Conn, w *wire) *Conn 
 		limit:  s.cfg.MaxMessageBytes,
 	}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	c.out = queue{
-		conn:    w.Conn,
-		limit:   s.cfg.QueueBytes,
-		timeout: s.cfg.WriteTimeout,
-		ctx:     c.ctx,
-		flushed: c.flushed,
-		failed:  c.writeFailed,
-	}
+	c.out.c = c
 	w.closeFrame = c.gorillaClosed
 	ws.SetReadLimit(int64(c.limit))
 	ws.SetPingHandler(c.pinged)

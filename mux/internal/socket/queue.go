@@ -15,13 +15,8 @@ import (
 // The queue takes frames until last or abandon; the reason given first is what
 // refused writers get.
 type queue struct {
-	conn    net.Conn
-	limit   int             // bytes that may wait, control frames apart
-	timeout time.Duration   // of each write
-	ctx     context.Context // ends once done is set
-	flushed func()          // called once, when the frame given to last has been written
-	failed  func(err error) // called when a write has failed; must call abandon
-	gather  func() bool     // whether more may soon come to be written; nil means that it is not asked
+	c      *Conn       // that the queue is a part of; its context ends once done is set
+	gather func() bool // whether more may soon come to be written; nil means that it is not asked
 
 	mu      sync.Mutex
 	turn    chan struct{} // held by the one writer who waits for room; the others queue for it; nil before the first
@@ -33,6 +28,9 @@ type queue struct {
 	broken  bool          // nothing can be written any more
 	still   chan struct{} // closed when busy ends; nil if nobody waits for that
 }
+
+// limit is how many bytes may wait, control frames apart.
+func (q *queue) limit() int { return q.c.server.cfg.QueueBytes }
 
 // buffers holds *[]byte for frames that wait.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b }}
@@ -68,7 +66,7 @@ func (q *queue) write(ctx context.Context, opcode byte, p []byte, here bool) err
 		q.mu.Unlock()
 		return err
 	}
-	if size > q.limit {
+	if size > q.limit() {
 		q.busy = true // room has seen to it that nobody else is
 		q.mu.Unlock()
 		return q.writeAlone(opcode, p)
@@ -94,7 +92,7 @@ func (q *queue) tryWrite(opcode byte, p []byte) bool {
 	switch {
 	case q.done != nil:
 		return true
-	case q.waiting > 0 || size > q.limit || !q.room(size):
+	case q.waiting > 0 || size > q.limit() || !q.room(size):
 		return false
 	}
 	q.append(opcode, p)
@@ -108,10 +106,10 @@ func (q *queue) room(size int) bool {
 	switch {
 	case q.done != nil:
 		return true
-	case size > q.limit:
+	case size > q.limit():
 		return !q.busy
 	default:
-		return q.buf == nil || len(*q.buf)+size <= q.limit
+		return q.buf == nil || len(*q.buf)+size <= q.limit()
 	}
 }
 
@@ -137,7 +135,7 @@ func (q *queue) wait(ctx context.Context, size int) error {
 		q.mu.Unlock()
 		select {
 		case <-freed:
-		case <-q.ctx.Done():
+		case <-q.c.ctx.Done():
 		case <-ctx.Done():
 			q.mu.Lock()
 			return ctx.Err()
@@ -240,7 +238,7 @@ func (q *queue) flush() {
 		err := q.send(*out)
 		recycle(out)
 		if err != nil {
-			q.failed(err)
+			q.c.writeFailed(err)
 		}
 	}
 }
@@ -269,17 +267,17 @@ func (q *queue) giveWay() {
 
 // writeAlone writes one message from the buffer of its sender, who has set busy.
 func (q *queue) writeAlone(opcode byte, p []byte) error {
-	first := min(len(p), q.limit)
+	first := min(len(p), q.limit())
 	q.deadline()
 	frame := net.Buffers{appendHeader(nil, opcode, len(p)), p[:first]}
-	_, err := frame.WriteTo(q.conn)
+	_, err := frame.WriteTo(q.c.wire.Conn)
 	for p = p[first:]; len(p) > 0 && err == nil; {
-		n := min(len(p), q.limit)
+		n := min(len(p), q.limit())
 		err = q.send(p[:n])
 		p = p[n:]
 	}
 	if err != nil {
-		q.failed(err)
+		q.c.writeFailed(err)
 	}
 	q.mu.Lock()
 	if err != nil {
@@ -296,11 +294,13 @@ func (q *queue) writeAlone(opcode byte, p []byte) error {
 
 func (q *queue) send(p []byte) error {
 	q.deadline()
-	_, err := q.conn.Write(p)
+	_, err := q.c.wire.Conn.Write(p)
 	return err
 }
 
-func (q *queue) deadline() { q.conn.SetWriteDeadline(time.Now().Add(q.timeout)) }
+func (q *queue) deadline() {
+	q.c.wire.Conn.SetWriteDeadline(time.Now().Add(q.c.server.cfg.WriteTimeout))
+}
 
 // rest ends busy. Called with q.mu held, which it releases.
 func (q *queue) rest() {
@@ -308,7 +308,7 @@ func (q *queue) rest() {
 		// Nobody can begin to write any more, so busy may stay for a moment:
 		// whoever settles shall find flushed to have been called.
 		q.mu.Unlock()
-		q.flushed()
+		q.c.flushed()
 		q.mu.Lock()
 	}
 	q.busy = false
