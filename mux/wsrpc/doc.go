@@ -11,7 +11,9 @@
 // (calls.go); what a handler does not receive in time waits within the credit that the
 // client has (credit.go). Calls run on workers, goroutines that keep their grown stacks
 // from one call to the next: those of a socket as long as it has calls (crew.go), then, for
-// a second or so, of whichever needs one (worker.go). An idle socket has its reader only.
+// a second or so, of whichever needs one (worker.go). An idle socket has no
+// goroutine, or where it is not plain TCP its reader only.
+//
 // What a call has to say leaves in as few frames as possible: the answer of a unary
 // call with its header, trailer and status in one (call.go).
 //

@@ -97,7 +97,7 @@ func TestRest(t *testing.T) {
 		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); runtime.Gosched() {
 			stacks := make([]byte, 1<<20)
 			stacks = stacks[:runtime.Stack(stacks, true)]
-			if text := string(stacks); strings.Contains(text, "socket.(*Conn).rest(") && !strings.Contains(text, "wsrpc.(*multiplexer)") {
+			if text := string(stacks); strings.Contains(text, "ready.(*Lot).watch(") && !strings.Contains(text, "wsrpc.(*multiplexer)") {
 				return
 			}
 		}

@@ -1,3 +1,4 @@
-// Package ready reads from TCP connections without a buffer for those that are idle: it
-// waits until there are bytes and only then takes a buffer, from a pool.
+// Package ready is for TCP connections that are idle. A [Reader] reads from one without a buffer for it: it waits until
+// there are bytes and only then takes a buffer, from a pool. A [Lot] waits for many at once, without a goroutine for each.
+// Both do so on Linux alone.
 package ready

@@ -39,8 +39,12 @@ var attempts = sync.Pool{New: func() any {
 // many bytes of it were read from c: at least one. At the end of the stream it returns
 // io.EOF; with an error there is no buffer.
 func (r *Reader) Read(c *net.TCPConn, size int, pool mem.BufferPool) (*[]byte, int, error) {
-	if err := r.init(c); err != nil {
-		return nil, 0, err
+	if r.raw == nil {
+		raw, err := c.SyscallConn()
+		if err != nil {
+			return nil, 0, err
+		}
+		r.raw = raw
 	}
 	a := attempts.Get().(*attempt)
 	a.size, a.pool = size, pool
@@ -61,33 +65,6 @@ func (r *Reader) Read(c *net.TCPConn, size int, pool mem.BufferPool) (*[]byte, i
 	default:
 		return buf, n, nil
 	}
-}
-
-// Wait waits until c has something to read, be it the end of the stream. It needs so little of a stack that one of 2 KiB,
-// the smallest there is, does not grow.
-func (r *Reader) Wait(c *net.TCPConn) error {
-	if err := r.init(c); err != nil {
-		return err
-	}
-	return r.raw.Read(readable)
-}
-
-func (r *Reader) init(c *net.TCPConn) error {
-	if r.raw != nil {
-		return nil
-	}
-	raw, err := c.SyscallConn()
-	if err == nil {
-		r.raw = raw
-	}
-	return err
-}
-
-// readable tells whether a read from fd would not block.
-func readable(fd uintptr) bool {
-	var b [1]byte
-	_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
-	return err != syscall.EAGAIN
 }
 
 // read reads once from fd, which does not block. It reports whether that is the end of it: if not, it is called

@@ -3,6 +3,7 @@
 package ready
 
 import (
+	"errors"
 	"net"
 
 	"google.golang.org/grpc/mem"
@@ -13,9 +14,6 @@ const Waits = false
 
 // A Reader is nothing here.
 type Reader struct{}
-
-// Wait does not wait.
-func (*Reader) Wait(*net.TCPConn) error { return nil }
 
 // Read reads from c into a buffer of size bytes from the pool, for the caller to put back.
 // With an error there is no buffer.
@@ -28,3 +26,18 @@ func (*Reader) Read(c *net.TCPConn, size int, pool mem.BufferPool) (*[]byte, int
 	}
 	return buf, n, nil
 }
+
+// A Lot is nothing here.
+type Lot struct{}
+
+// Parked is what a Lot would tell.
+type Parked interface{ Wake() }
+
+// A Ticket is one stay in a Lot. The zero Ticket is none.
+type Ticket uint64
+
+// Park is an error, and p.Wake is not called.
+func (*Lot) Park(*net.TCPConn, Parked) (Ticket, error) { return 0, errors.ErrUnsupported }
+
+// Leave does nothing.
+func (*Lot) Leave(Ticket) {}

@@ -133,7 +133,7 @@ func (c *Conn) flushed() {
 	}
 	c.mu.Unlock()
 	if hurry {
-		c.wire.Close()
+		c.hangUp()
 	}
 }
 
@@ -144,7 +144,7 @@ func (c *Conn) hasten() {
 	sent := c.sent
 	c.mu.Unlock()
 	if sent {
-		c.wire.Close()
+		c.hangUp()
 	}
 }
 
@@ -184,7 +184,13 @@ func (c *Conn) kill() {
 		t.NetConn().Close()
 		return
 	}
+	c.hangUp()
+}
+
+// hangUp closes TCP in order.
+func (c *Conn) hangUp() {
 	c.wire.Close()
+	c.unpark()
 }
 
 // finish ends the socket in order. It is called once, after the handler, and

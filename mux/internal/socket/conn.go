@@ -7,6 +7,8 @@ import (
 
 	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
+
+	"oneport/mux/internal/ready"
 )
 
 // Kind tells text messages from binary ones. Its values are the opcodes of RFC
@@ -45,11 +47,13 @@ type Conn struct {
 	rested   bool          // and nothing has been asked for since
 	pings    *rate.Limiter // of the peer's pings and pongs; nil before the first
 
-	mu    sync.Mutex
-	timer *time.Timer // pings, then the end of waiting for the peer's close frame; guarded by mu
-	sent  bool        // our close frame has been written; guarded by mu
-	hurry bool        // TCP is to be closed as soon as sent; guarded by mu
-	over  bool        // TCP is closed; guarded by mu
+	mu     sync.Mutex
+	timer  *time.Timer  // pings, then the end of waiting for the peer's close frame; guarded by mu
+	pingAt time.Time    // guarded by mu
+	ticket ready.Ticket // of the rest; guarded by mu
+	sent   bool         // our close frame has been written; guarded by mu
+	hurry  bool         // TCP is to be closed as soon as sent; guarded by mu
+	over   bool         // TCP is closed; guarded by mu
 }
 
 func newConn(s *Server, ctx context.Context, ws *websocket.Conn, w *wire) *Conn {
@@ -68,6 +72,7 @@ func newConn(s *Server, ctx context.Context, ws *websocket.Conn, w *wire) *Conn 
 	ws.SetCloseHandler(c.peerClosed)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.pingAt = time.Now().Add(s.cfg.PingInterval)
 	c.timer = time.AfterFunc(s.cfg.PingInterval, c.ping)
 	return c
 }
@@ -136,11 +141,35 @@ func (c *Conn) SetLimit(n int) {
 // not be changed. The goroutine that reads may call it.
 func (c *Conn) SetFarewell(message []byte) { c.farewell = message }
 
-// ping asks the peer for a sign of life. It is called by c.timer.
+func earlier(t, u time.Time) time.Time {
+	if u.Before(t) {
+		return u
+	}
+	return t
+}
+
+// ping asks the peer for a sign of life, and gives up one that has given none while the
+// socket rests. It is called by c.timer.
 func (c *Conn) ping() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.sent && !c.over && c.out.control(opPing, nil) {
-		c.timer.Reset(c.server.cfg.PingInterval)
+	if c.sent || c.over {
+		return
 	}
+	now := time.Now()
+	if !now.Before(c.pingAt) {
+		if !c.out.control(opPing, nil) {
+			return
+		}
+		c.pingAt = now.Add(c.server.cfg.PingInterval)
+	}
+	next := c.pingAt
+	if c.ticket != 0 {
+		if until := c.wire.until; until.After(now) {
+			next = earlier(next, until)
+		} else {
+			c.server.lot.Leave(c.ticket)
+		}
+	}
+	c.timer.Reset(next.Sub(now))
 }

@@ -5,9 +5,12 @@
 //
 // [Server.Upgrade] answers a handshake and returns: the handler runs on a
 // goroutine of its own, which is the reader and the only goroutine of an idle
-// socket, and net/http's buffers are free again. The Server owns every socket
-// it upgraded and ends them in Shutdown and Close, which net/http does not do
-// for hijacked connections.
+// socket, and net/http's buffers are free again. A handler may give that up as well
+// while nothing comes ([Conn.ReadSoon], [Conn.Rest]): of a socket that rests there is
+// nothing but a few structs, and one goroutine waits for all of them.
+//
+// The Server owns every socket it upgraded and ends them in Shutdown and Close, which
+// net/http does not do for hijacked connections.
 //
 // # Reading
 //
@@ -21,7 +24,7 @@
 // [Conn.Copy] reads a stream of bytes instead, without ever holding a message whole.
 //
 // Someone must keep reading: pings, pongs and the peer's close frame are seen
-// by [Conn.Read] and [Conn.Copy] alone.
+// by [Conn.Read], [Conn.ReadSoon] and [Conn.Copy] alone.
 //
 // # Writing
 //

@@ -42,30 +42,47 @@ var ErrQuiet = errors.New("socket: quiet")
 // socket would keep more than a goroutine that waits, as with TLS, it never does so.
 func (c *Conn) ReadSoon() (*Message, error) { return c.read(c.server.cfg.Patience) }
 
-// Rest has resume called, in place of the handler, once there is something to read or
-// the socket has ended. The handler must return at once, since its goroutine ends: the one
-// that waits is new and has the smallest stack there is, which that of a handler never
-// becomes again. Rest may only be called after ErrQuiet.
-func (c *Conn) Rest(resume func(*Conn)) {
-	c.resume = resume
-	c.wire.extend(0)
+// Rest has resume called, in place of the handler and on a goroutine of its own, once
+// there is something to read or the socket has ended. The handler must return at once:
+// meanwhile the socket has no goroutine. Rest may only be called after ErrQuiet.
+func (c *Conn) Rest(resume func(*Conn)) { c.resume = resume }
+
+// park has the socket wait without a goroutine.
+func (c *Conn) park() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var err error
+	if c.ticket, err = c.server.lot.Park(c.wire.tcp, (*parked)(c)); err != nil {
+		go (*parked)(c).Wake() // to be told the reason, or read on as before
+		return
+	}
+	if !c.sent && !c.over && c.wire.until.Before(c.pingAt) {
+		c.timer.Reset(time.Until(c.wire.until))
+	}
 }
 
-// rest is the goroutine of a socket that rests.
-func (c *Conn) rest() {
-	c.wire.rest()
-	c.resumed()
-}
+// parked is a Conn that rests.
+type parked Conn
 
-// resumed calls what Rest was given. It is apart from rest for the sake of its stack.
-//
-//go:noinline
-func (c *Conn) resumed() {
-	c.wire.lend()
+// Wake is the goroutine of a socket that has rested.
+func (p *parked) Wake() {
+	c := (*Conn)(p)
+	c.mu.Lock()
+	c.ticket = 0
+	c.mu.Unlock()
 	c.rested = true
 	resume := c.resume
 	c.resume = nil
 	c.server.run(c, resume)
+}
+
+// unpark wakes the socket, if it rests.
+func (c *Conn) unpark() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ticket != 0 {
+		c.server.lot.Leave(c.ticket)
+	}
 }
 
 func (c *Conn) read(patience time.Duration) (*Message, error) {

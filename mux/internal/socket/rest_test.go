@@ -3,7 +3,6 @@
 package socket
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"runtime"
@@ -165,21 +164,40 @@ func TestOnDrainLate(t *testing.T) {
 	}
 }
 
-// The goroutine of a socket that rests waits in Conn.rest and nowhere deeper, which is
-// what its small stack depends on.
-func TestRestIsShallow(t *testing.T) {
-	rests := make(chan struct{}, 1)
-	c := newClient(t, serve(t, restingServer(Config{}), false, restingEcho(rests, nil))())
-	c.open()
-	await(t, rests)
-	stacks := make([]byte, 1<<20)
-	for range 1000 { // until the old goroutine has made room
-		stacks = stacks[:cap(stacks)]
-		stacks = stacks[:runtime.Stack(stacks, true)]
-		if bytes.Contains(stacks, []byte("socket.(*Conn).rest(")) && !bytes.Contains(stacks, []byte("socket.(*Server).run(")) {
-			return
-		}
-		runtime.Gosched()
+// Sockets that rest share one goroutine, which ends with the last of them.
+func TestRestsWithoutGoroutine(t *testing.T) {
+	const sockets = 100
+	rests := make(chan struct{}, sockets)
+	dial := serve(t, restingServer(Config{}), false, restingEcho(rests, nil))
+	var clients []*client
+	for range sockets {
+		c := newClient(t, dial())
+		c.open()
+		clients = append(clients, c)
 	}
-	t.Errorf("no goroutine rests, or another is the socket's too:\n%s", stacks)
+	for range sockets {
+		await(t, rests)
+	}
+	stacks := make([]byte, 1<<20)
+	settles := func(runs, watches int) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); runtime.Gosched() {
+			text := string(stacks[:runtime.Stack(stacks[:cap(stacks)], true)])
+			if strings.Count(text, "socket.(*Server).run(") == runs && strings.Count(text, "ready.(*Lot).watch(") == watches {
+				return
+			}
+		}
+		t.Fatalf("want %d goroutines of sockets and %d of those that rest:\n%s", runs, watches, stacks)
+	}
+	settles(0, 1)
+	for _, c := range clients {
+		c.send(text("hello"))
+		c.want(`text "hello"`)
+		await(t, rests)
+	}
+	settles(0, 1)
+	for _, c := range clients {
+		c.conn.Close()
+	}
+	settles(0, 0)
 }

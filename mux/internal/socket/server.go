@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"oneport/mux/internal/ready"
 )
 
 // closeWait is how long a socket stays open for the peer's answer to our close
@@ -63,6 +65,7 @@ type Config struct {
 type Server struct {
 	cfg      Config
 	upgrader websocket.Upgrader
+	lot      ready.Lot     // of sockets that rest
 	idle     chan struct{} // closed when draining and the last socket has ended
 
 	// drain stands in a struct because it is nothing but the signal that
@@ -152,8 +155,7 @@ func (s *Server) begin(c *Conn) {
 	}
 }
 
-// run is the socket's own goroutine, until it ends or rests. Its frames, and those that
-// wait to read below it, are a part of the stack of each socket.
+// run is the socket's own goroutine, until it ends or rests.
 func (s *Server) run(c *Conn, handler func(*Conn)) {
 	defer s.pass(c)
 	s.contain(c, handler)
@@ -162,10 +164,10 @@ func (s *Server) run(c *Conn, handler func(*Conn)) {
 	}
 }
 
-// pass lets another goroutine take the place of one that ends, or lets go of the socket.
+// pass has the socket go on without a goroutine, or lets go of it.
 func (s *Server) pass(c *Conn) {
 	if c.resume != nil {
-		go c.rest()
+		c.park()
 		return
 	}
 	defer s.leave(c)

@@ -117,9 +117,6 @@ func (w *wire) await(patience time.Duration) (quiet bool) {
 	return false
 }
 
-// rest is await, but only for the connection to have something, and so with a small stack.
-func (w *wire) rest() { w.err = w.ready.Wait(w.tcp) }
-
 // control takes the next frame if it is a ping or pong that has come whole. gorilla would
 // take it as well, but then wait for the next from far down.
 func (w *wire) control() (opcode byte, data string, ok bool) {
