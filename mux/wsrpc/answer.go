@@ -15,9 +15,14 @@ type answer struct {
 	kind  socket.Kind
 	buf   *[]byte // the message, after answerRoom bytes; nil: there is no message
 	start int     // in buf, of the frame
+
+	// What all frames of the call with a message begin with: its number, and the tag of
+	// the message.
+	front    [1 + 5 + 1]byte
+	frontLen uint8 // zero before the first
 }
 
-// answerRoom is what the beginning of a frame may take: two tags, two varints.
+// answerRoom is what the beginning of a frame may take: front, and the message's length.
 const answerRoom = 1 + 5 + 1 + 5
 
 // answerBuffers holds *[]byte.
@@ -31,8 +36,8 @@ const (
 	maxKeptAnswer   = 8 << 10
 )
 
-// set encodes a message of a call by codec into a, in place of the one before. The caller must
-// release a, also after an error.
+// set encodes a message of a call, always the same one, by codec into a, in place of the
+// message before. The caller must release a, also after an error.
 func (a *answer) set(codec rpc.Codec, kind socket.Kind, call uint32, m any) error {
 	a.kind = kind
 	if a.buf == nil {
@@ -46,12 +51,15 @@ func (a *answer) set(codec rpc.Codec, kind socket.Kind, call uint32, m any) erro
 	if kind != socket.Binary {
 		return nil
 	}
-	var front [answerRoom]byte
-	f := appendUint(front[:0], 1, uint64(call))
-	f = protowire.AppendTag(f, 3, protowire.BytesType)
-	f = protowire.AppendVarint(f, uint64(a.size()))
-	a.start = answerRoom - len(f)
-	copy(b[a.start:], f)
+	if a.frontLen == 0 {
+		f := appendUint(a.front[:0], 1, uint64(call))
+		a.frontLen = uint8(len(protowire.AppendTag(f, 3, protowire.BytesType)))
+	}
+	size := uint64(len(b) - answerRoom)
+	at := answerRoom - protowire.SizeVarint(size)
+	protowire.AppendVarint(b[:at], size)
+	a.start = at - int(a.frontLen)
+	copy(b[a.start:at], a.front[:a.frontLen])
 	return nil
 }
 
