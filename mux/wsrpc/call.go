@@ -19,6 +19,7 @@ import (
 // worker runs it and writes all there is to write of it.
 type call struct {
 	owner  *multiplexer
+	after  *call // that waits for a worker as well; guarded by the crew's mu
 	number uint32
 	kind   socket.Kind // in which it is answered
 	method *rpc.Method

@@ -318,7 +318,7 @@ func TestBench(t *testing.T) {
 		var gone atomic.Int32
 		var list *worker
 		for range maxBench + 1 {
-			w := &worker{next: make(chan *call, 1), below: list}
+			w := &worker{next: make(chan *crew, 1), below: list}
 			list = w
 			ended.Go(func() { w.run(<-w.next); gone.Add(1) })
 		}

@@ -122,7 +122,7 @@ func TestRest(t *testing.T) {
 	rest()
 	m.crew.mu.Lock()
 	defer m.crew.mu.Unlock()
-	if m.crew.calls != nil {
-		t.Error("the memory for calls is kept where there are none")
+	if c := &m.crew; c.calls != nil || c.first != nil || c.final != nil || c.resting != nil {
+		t.Errorf("calls %v, %v, %v and workers %v are kept where there is no call", c.calls, c.first, c.final, c.resting)
 	}
 }

@@ -8,23 +8,19 @@ import (
 // worker is a goroutine that runs one call after another, of any socket, since the stack
 // that it has grown is worth more than a new one.
 type worker struct {
-	next  chan *call // has room for one; nil: there is nothing more to do
+	next  chan *crew // that needs it; has room for one; nil: there is nothing more to do
 	below *worker    // the next one that rests
 }
 
-// run serves calls, from c on, until it is told that there are no more.
-func (w *worker) run(c *call) {
-	var crew *crew
+// run serves crews, from c on, until it is told that there are no more.
+func (w *worker) run(c *crew) {
 	defer func() {
-		if crew != nil { // the handler has ended this goroutine
-			crew.done(nil)
+		if c != nil { // the handler has ended this goroutine
+			c.next(nil, true)
 		}
 	}()
 	for ; c != nil; c = <-w.next {
-		crew = &c.owner.crew
-		c.run()
-		crew.done(w)
-		crew = nil
+		c.serve(w)
 	}
 }
 

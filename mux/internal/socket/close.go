@@ -210,6 +210,7 @@ func (c *Conn) finish() {
 	if half, ok := c.wire.Conn.(interface{ CloseWrite() error }); ok {
 		half.CloseWrite()
 	}
+	c.wire.extend(0)
 	io.Copy(io.Discard, c.wire.Conn)
 	c.wire.Close()
 }
