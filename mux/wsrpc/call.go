@@ -224,21 +224,27 @@ func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
 	if !c.method.ServerStreams {
 		return size, nil
 	}
+	err := c.sendAnswer(ctx)
 	if cap(*c.answer.buf) > maxKeptAnswer {
-		defer c.answer.release()
+		c.answer.release()
 	}
+	return size, err
+}
+
+// sendAnswer sends the answer while the call goes on.
+func (c *call) sendAnswer(ctx context.Context) error {
 	if c.header == nil && c.kind == socket.Binary { // as it mostly is
-		return size, c.send(ctx, c.answer.alone())
+		return c.send(ctx, c.answer.alone())
 	}
 	b, err := c.answer.encode(&frame{call: c.number, header: c.header})
 	if err == errTooMuch {
-		return 0, errAnswerRoom
+		return errAnswerRoom
 	}
 	if err != nil {
-		return 0, status.Errorf(codes.Internal, "answer cannot be encoded: %v", err)
+		return status.Errorf(codes.Internal, "answer cannot be encoded: %v", err)
 	}
 	c.header = nil
-	return size, c.send(ctx, b)
+	return c.send(ctx, b)
 }
 
 // send writes a frame while the call goes on.

@@ -24,6 +24,8 @@ type callContext struct {
 
 	inner atomic.Pointer[innerContext] // nil until it is needed
 
+	over atomic.Bool // err is set
+
 	mu   sync.Mutex // of the change of inner
 	err  error      // why the context has ended before there was an inner; guarded by mu
 	self bool       // that was not the parent's end; guarded by mu
@@ -54,6 +56,9 @@ func (c *callContext) Err() error {
 	if inner := c.inner.Load(); inner != nil {
 		return inner.Err()
 	}
+	if !c.over.Load() && c.parent.Err() == nil && !c.late() {
+		return nil // streams ask with each message, so without the lock
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if inner := c.inner.Load(); inner != nil {
@@ -62,14 +67,24 @@ func (c *callContext) Err() error {
 	return c.errLocked()
 }
 
+// late tells whether the deadline of the call has passed.
+func (c *callContext) late() bool { return c.own && !time.Now().Before(c.deadline) }
+
 func (c *callContext) errLocked() error {
-	if c.err == nil {
-		c.err = c.parent.Err()
+	if c.err != nil {
+		return c.err
 	}
-	if c.err == nil && c.own && !time.Now().Before(c.deadline) {
-		c.err, c.self = context.DeadlineExceeded, true
+	if err := c.parent.Err(); err != nil {
+		c.set(err, false)
+	} else if c.late() {
+		c.set(context.DeadlineExceeded, true)
 	}
 	return c.err
+}
+
+func (c *callContext) set(err error, self bool) {
+	c.err, c.self = err, self
+	c.over.Store(true)
 }
 
 func (c *callContext) Value(key any) any {
@@ -93,7 +108,7 @@ func (c *callContext) end() {
 	if inner := c.inner.Load(); inner != nil {
 		inner.cancel()
 	} else if c.errLocked() == nil {
-		c.err, c.self = context.Canceled, true
+		c.set(context.Canceled, true)
 	}
 }
 

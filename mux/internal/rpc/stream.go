@@ -23,23 +23,23 @@ type serverStream struct {
 
 	received bool // a message has come; used by the receiving side only
 
-	uses sync.WaitGroup // of wire, each begun by use before done is set
-
 	mu           sync.Mutex
-	header       metadata.MD // guarded by mu
-	headerSent   bool        // guarded by mu
-	trailer      metadata.MD // guarded by mu
-	trailerTaken bool        // guarded by mu
-	failure      error       // the first of wire, then the outcome of the call; guarded by mu
-	done         bool        // the handler has returned; guarded by mu
+	uses         int           // of wire, each begun by use before done is set; guarded by mu
+	unused       chan struct{} // closed when uses falls to 0; nil unless finish waits; guarded by mu
+	header       metadata.MD   // guarded by mu
+	headerSent   bool          // guarded by mu
+	trailer      metadata.MD   // guarded by mu
+	trailerTaken bool          // guarded by mu
+	failure      error         // the first of wire, then the outcome of the call; guarded by mu
+	done         bool          // the handler has returned; guarded by mu
 }
 
 var _ grpc.ServerStream = (*serverStream)(nil)
 
 func (s *serverStream) Context() context.Context { return s.ctx }
 
-// use begins a use of the wire; s.uses.Done ends it. It fails once the handler
-// has returned or the wire has failed.
+// use begins a use of the wire; unuse ends it. It fails once the handler has returned
+// or the wire has failed. A WaitGroup would cost a message more than the locks do.
 func (s *serverStream) use() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,8 +53,28 @@ func (s *serverStream) useLocked() error {
 	case s.failure != nil:
 		return s.failure
 	}
-	s.uses.Add(1)
+	s.uses++
 	return nil
+}
+
+func (s *serverStream) unuse() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.uses--; s.uses == 0 && s.unused != nil {
+		close(s.unused)
+	}
+}
+
+// waitUnused waits for the uses that began before done was set.
+func (s *serverStream) waitUnused() {
+	s.mu.Lock()
+	if s.uses == 0 {
+		s.mu.Unlock()
+		return
+	}
+	s.unused = make(chan struct{})
+	s.mu.Unlock()
+	<-s.unused
 }
 
 // fail notes that the wire has failed and returns the error. The call ends with
@@ -95,7 +115,7 @@ func (s *serverStream) SendHeader(md metadata.MD) error {
 	if err := s.use(); err != nil {
 		return err
 	}
-	defer s.uses.Done()
+	defer s.unuse()
 	header, ok := s.takeHeader(md)
 	if !ok {
 		return errHeaderSent
@@ -180,7 +200,7 @@ func (s *serverStream) RecvMsg(m any) error {
 	if err := s.use(); err != nil {
 		return err
 	}
-	defer s.uses.Done()
+	defer s.unuse()
 	size, err := s.wire.RecvMsg(s.ctx, m)
 	limit := s.method.reg.cfg.MaxMessageBytes
 	switch {
@@ -209,7 +229,7 @@ func (s *serverStream) SendMsg(m any) error {
 	}
 	header, first := s.takeHeaderLocked(nil)
 	s.mu.Unlock()
-	defer s.uses.Done()
+	defer s.unuse()
 	if first {
 		if err := s.writeHeader(header, false); err != nil {
 			return err
@@ -236,7 +256,7 @@ func (s *serverStream) finish(err error) (metadata.MD, error) {
 	s.mu.Unlock()
 	err = callError(s.ctx, err)
 	s.call.Cancel() // which ends what is blocked in the wire
-	s.uses.Wait()
+	s.waitUnused()
 	if len(s.header) > 0 { // nobody else touches it any more
 		if header, ok := s.takeHeader(nil); ok {
 			if werr := s.writeHeader(header, false); werr != nil && err == nil {
