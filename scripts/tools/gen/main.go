@@ -4,13 +4,17 @@
 //
 // Usage, in the directory of this module:
 //
-//	go run ./gen [-descriptor_set_out FILE] DIR
+//	go run ./gen [-descriptor_set_out FILE] [-gateway OUT [-import PATH]] DIR
 //
 // Every DIR/*/*.proto is compiled, under its name relative to DIR, which is also how one file
 // imports another; the files of google.api, such as google/api/annotations.proto, are there
 // as well. Nothing is written unless all of them compile, and nothing is removed. With
 // the flag no Go is generated: the compiled files and all that they import go to FILE, as a
 // google.protobuf.FileDescriptorSet, for programs that learn of a service at run time.
+//
+// With -gateway, OUT gets what protoc-gen-grpc-gateway makes of the files, in packages that
+// import those of the files' go_package; with -import as well these are there too, and
+// nothing else is needed: all Go of a file is in the one package PATH/dir.
 package main
 
 import (
@@ -22,6 +26,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,7 +35,7 @@ import (
 	"github.com/bufbuild/protocompile/linker"
 	"github.com/bufbuild/protocompile/protoutil"
 	"github.com/bufbuild/protocompile/reporter"
-	_ "google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/genproto/googleapis/api/annotations"
 	_ "google.golang.org/genproto/googleapis/api/httpbody"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -42,31 +47,37 @@ import (
 // plugins are the generators, by the names under which `go tool` runs them.
 var plugins = []string{"protoc-gen-go", "protoc-gen-go-grpc"}
 
+const gatewayPlugin = "protoc-gen-grpc-gateway"
+
+// target is what becomes of the files.
+type target struct {
+	set        string // file for their descriptors, "" for Go
+	gateway    string // directory for Go with grpc-gateway, "" for Go without, beside the files
+	importPath string // of that directory, "" if there is to be nothing else in it
+}
+
 func main() {
-	set := flag.String("descriptor_set_out", "", "write a FileDescriptorSet to `FILE` and generate nothing")
+	var to target
+	flag.StringVar(&to.set, "descriptor_set_out", "", "write a FileDescriptorSet to `FILE` and generate nothing")
+	flag.StringVar(&to.gateway, "gateway", "", "generate for grpc-gateway, to the directory `OUT`")
+	flag.StringVar(&to.importPath, "import", "", "with -gateway: generate all Go, in packages below `PATH`")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: go run ./gen [-descriptor_set_out FILE] DIR")
+		fmt.Fprintln(os.Stderr, "usage: go run ./gen [-descriptor_set_out FILE] [-gateway OUT [-import PATH]] DIR")
 	}
 	flag.Parse()
-	if flag.NArg() != 1 {
+	if flag.NArg() != 1 || to.importPath != "" && to.gateway == "" {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := run(context.Background(), flag.Arg(0), *set); err != nil {
+	if err := run(context.Background(), flag.Arg(0), to); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-// run generates the Go of every file in dir, or writes their descriptors to the file set if it
-// is not "".
-func run(ctx context.Context, dir, set string) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return fmt.Errorf("gen: %w", err)
-	}
-	defer root.Close()
-	names, err := fs.Glob(root.FS(), "*/*.proto") // sorted, so the output does not vary
+// run makes of every file in dir what is to be made of it.
+func run(ctx context.Context, dir string, to target) error {
+	names, err := fs.Glob(os.DirFS(dir), "*/*.proto") // sorted, so the output does not vary
 	if err != nil {
 		return fmt.Errorf("gen: %w", err)
 	}
@@ -77,23 +88,56 @@ func run(ctx context.Context, dir, set string) error {
 	if err != nil {
 		return err
 	}
-	if set != "" {
-		return writeDescriptors(set, files)
+	if to.set != "" {
+		return writeDescriptors(to.set, files)
 	}
-	var out []*pluginpb.CodeGeneratorResponse_File
-	for _, p := range plugins {
-		generated, err := generate(ctx, p, files)
-		if err != nil {
-			return err
-		}
-		out = append(out, generated...)
+	out, err := to.generate(ctx, files)
+	if err != nil {
+		return err
 	}
+	if to.gateway != "" {
+		dir = to.gateway
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("gen: %w", err)
+	}
+	defer root.Close()
 	for _, f := range out {
-		if err := root.WriteFile(filepath.FromSlash(f.GetName()), []byte(f.GetContent()), 0o644); err != nil {
+		name := filepath.FromSlash(f.GetName())
+		if err := root.MkdirAll(filepath.Dir(name), 0o777); err != nil {
+			return fmt.Errorf("gen: %w", err)
+		}
+		if err := root.WriteFile(name, []byte(f.GetContent()), 0o644); err != nil {
 			return fmt.Errorf("gen: %w", err)
 		}
 	}
 	return nil
+}
+
+// generate runs the plugins on files.
+func (to *target) generate(ctx context.Context, files linker.Files) ([]*pluginpb.CodeGeneratorResponse_File, error) {
+	plugins, parameter := plugins, "paths=source_relative"
+	switch {
+	case to.gateway == "":
+	case to.importPath == "":
+		plugins = []string{gatewayPlugin}
+		parameter += ",standalone=true"
+	default:
+		plugins = append(slices.Clone(plugins), gatewayPlugin)
+		for _, f := range files {
+			parameter += fmt.Sprintf(",M%s=%s", f.Path(), path.Join(to.importPath, path.Dir(f.Path())))
+		}
+	}
+	var out []*pluginpb.CodeGeneratorResponse_File
+	for _, p := range plugins {
+		generated, err := generate(ctx, p, parameter, files)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, generated...)
+	}
+	return out, nil
 }
 
 // compile compiles the named files, which are relative to dir. A fault in them gives an error
@@ -134,15 +178,18 @@ func linkedIn(name string) (protocompile.SearchResult, error) {
 }
 
 // generate runs one plugin on files and returns what it would write, with names relative to
-// the directory that files are relative to. The request names no protoc version, for there is
+// the directory that files are relative to, or that which stands for it. The request names no protoc version, for there is
 // none: the generated header then says "(unknown)", on every machine.
-func generate(ctx context.Context, plugin string, files linker.Files) ([]*pluginpb.CodeGeneratorResponse_File, error) {
-	req := &pluginpb.CodeGeneratorRequest{Parameter: proto.String("paths=source_relative")}
+func generate(ctx context.Context, plugin, parameter string, files linker.Files) ([]*pluginpb.CodeGeneratorResponse_File, error) {
+	req := &pluginpb.CodeGeneratorRequest{Parameter: proto.String(parameter)}
 	for _, f := range files {
 		req.FileToGenerate = append(req.FileToGenerate, f.Path())
 		req.ProtoFile = appendFile(req.ProtoFile, f)
 	}
 	in, err := proto.Marshal(req)
+	if err == nil && plugin == gatewayPlugin {
+		in, err = withoutRefused(in)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("gen: %s: %w", plugin, err)
 	}
@@ -161,6 +208,29 @@ func generate(ctx context.Context, plugin string, files linker.Files) ([]*plugin
 		return nil, fmt.Errorf("gen: %s: %s", plugin, res.GetError())
 	}
 	return res.File, nil
+}
+
+// withoutRefused takes from a request the rules for which grpc-gateway makes no Go at all:
+// those of methods that take a stream and have variables in the path.
+func withoutRefused(in []byte) ([]byte, error) {
+	req := new(pluginpb.CodeGeneratorRequest)
+	if err := proto.Unmarshal(in, req); err != nil {
+		return nil, err
+	}
+	for _, f := range req.ProtoFile {
+		for _, s := range f.Service {
+			for _, m := range s.Method {
+				rule, _ := proto.GetExtension(m.Options, annotations.E_Http).(*annotations.HttpRule)
+				for _, r := range append(rule.GetAdditionalBindings(), rule) {
+					path := r.GetPost() + r.GetPut() + r.GetPatch() + r.GetCustom().GetPath()
+					if m.GetClientStreaming() && strings.Contains(path, "{") {
+						proto.ClearExtension(m.Options, annotations.E_Http)
+					}
+				}
+			}
+		}
+	}
+	return proto.Marshal(req)
 }
 
 // writeDescriptors writes the descriptors of files and of what they import to the file name.

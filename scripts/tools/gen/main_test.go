@@ -66,7 +66,7 @@ message B { string s = 1; }
 `,
 		"a/note.txt": "not ours",
 	})
-	if err := run(t.Context(), dir, ""); err != nil {
+	if err := run(t.Context(), dir, target{}); err != nil {
 		t.Fatal(err)
 	}
 	first := read(t, dir)
@@ -78,7 +78,7 @@ message B { string s = 1; }
 		t.Error("the comment of the service is not in a_grpc.pb.go")
 	}
 
-	if err := run(t.Context(), dir, ""); err != nil {
+	if err := run(t.Context(), dir, target{}); err != nil {
 		t.Fatal(err)
 	}
 	if second := read(t, dir); !maps.Equal(first, second) {
@@ -95,7 +95,7 @@ import "google/api/httpbody.proto";
 option go_package = "example.com/a";
 service S { rpc M(google.api.HttpBody) returns (google.api.HttpBody) { option (google.api.http) = { post: "/m" body: "*" }; } }
 `})
-	if err := run(t.Context(), dir, ""); err != nil {
+	if err := run(t.Context(), dir, target{}); err != nil {
 		t.Fatal(err)
 	}
 	files := read(t, dir)
@@ -105,6 +105,41 @@ service S { rpc M(google.api.HttpBody) returns (google.api.HttpBody) { option (g
 	}
 	if !strings.Contains(files["a/a.pb.go"], "google.golang.org/genproto/googleapis/api/annotations") {
 		t.Error("a.pb.go does not import what has the option")
+	}
+}
+
+// TestGateway generates for grpc-gateway, which is all that is written then.
+func TestGateway(t *testing.T) {
+	sources := map[string]string{"a/a.proto": `syntax = "proto3";
+package a;
+import "google/api/annotations.proto";
+option go_package = "example.com/a";
+service S { rpc M(N) returns (N) { option (google.api.http) = { get: "/m" }; } }
+message N {}
+`}
+	dir := write(t, sources)
+	for _, tt := range []struct {
+		importPath string
+		want       []string
+		text       string // in the last of them
+	}{
+		{"", []string{"a/a.pb.gw.go"}, `"example.com/a"`},
+		{"example.org/b", []string{"a/a.pb.go", "a/a.pb.gw.go", "a/a_grpc.pb.go"}, "\npackage a\n"},
+	} {
+		out := t.TempDir()
+		if err := run(t.Context(), dir, target{gateway: out, importPath: tt.importPath}); err != nil {
+			t.Fatal(err)
+		}
+		files := read(t, out)
+		if got := slices.Sorted(maps.Keys(files)); !slices.Equal(got, tt.want) {
+			t.Errorf("-import %q: files = %q, want %q", tt.importPath, got, tt.want)
+		}
+		if last := tt.want[len(tt.want)-1]; !strings.Contains(files[last], tt.text) {
+			t.Errorf("-import %q: %q is not in %s", tt.importPath, tt.text, last)
+		}
+	}
+	if got := read(t, dir); !maps.Equal(got, sources) {
+		t.Errorf("files = %q, want none but the sources", slices.Sorted(maps.Keys(got)))
 	}
 }
 
@@ -125,7 +160,7 @@ message B { google.protobuf.Duration d = 1; }
 	}
 	dir := write(t, sources)
 	name := filepath.Join(t.TempDir(), "set")
-	if err := run(t.Context(), dir, name); err != nil {
+	if err := run(t.Context(), dir, target{set: name}); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(name)
@@ -178,7 +213,7 @@ func TestRunFaults(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := write(t, tt.files)
-			err := run(t.Context(), dir, "")
+			err := run(t.Context(), dir, target{})
 			if err == nil {
 				t.Fatal("run = nil, want an error")
 			}
