@@ -12,8 +12,9 @@ import (
 	"oneport/mux/internal/rpc"
 )
 
-// appendStatus appends st as the JSON of google.rpc.Status, with all of its fields.
-func appendStatus(b []byte, st *spb.Status) []byte {
+// appendStatus appends st as the JSON of google.rpc.Status, with all of its fields; those
+// of its details are as the codec has them.
+func appendStatus(b []byte, codec rpc.Codec, st *spb.Status) []byte {
 	b = append(b, `{"code":`...)
 	b = strconv.AppendInt(b, int64(st.GetCode()), 10)
 	b = append(b, `,"message":`...)
@@ -23,15 +24,15 @@ func appendStatus(b []byte, st *spb.Status) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendDetail(b, d)
+		b = appendDetail(b, codec, d)
 	}
 	return append(b, "]}"...)
 }
 
 // appendDetail appends a detail as the JSON of google.protobuf.Any. One of a type that
 // this program does not know, or that is malformed, keeps its bytes, in base64.
-func appendDetail(b []byte, d *anypb.Any) []byte {
-	if out, err := rpc.JSON.Append(b, d); err == nil {
+func appendDetail(b []byte, codec rpc.Codec, d *anypb.Any) []byte {
+	if out, err := codec.Append(b, d); err == nil {
 		return out
 	}
 	b = append(b, `{"@type":`...)

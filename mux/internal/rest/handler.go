@@ -83,13 +83,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.split(r.URL.EscapedPath()) {
 		route = h.router.find(r.Method, &p)
 	}
-	x := &exchange{w: w, r: r, http: http.NewResponseController(w), route: route}
+	x := &exchange{w: w, r: r, http: http.NewResponseController(w), route: route, json: h.reg.JSON()}
 	if route == nil {
 		x.refuseMethod(h.Methods(r))
 		return
 	}
 	x.captured = route.template.captures(x.captures[:0], &p)
-	x.json = h.reg.JSON()
 	x.body = body{src: r.Body, http: x.http, limit: h.reg.MaxMessageBytes()}
 	x.form = route.formOf(r.Header)
 	if x.form == events && r.Header.Get("Last-Event-Id") == lastEvent {

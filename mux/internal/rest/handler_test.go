@@ -237,6 +237,21 @@ func TestJSONOptions(t *testing.T) {
 	}
 }
 
+// They hold for the details of an error as well.
+func TestJSONOptionsOfDetails(t *testing.T) {
+	st, err := status.New(codes.NotFound, "no").WithDetails(&errdetails.ErrorInfo{Reason: "R"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &library{getBook: func(context.Context, *pb.Book) (*pb.Book, error) { return nil, st.Err() }}
+	h := newHandler(t, l, rpc.Config{JSON: protojson.MarshalOptions{EmitUnpopulated: true}})
+	got := text(t, serve(h, request("GET /v1/books/1", "")))
+	want := `{"code":5,"message":"no","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"R","domain":"","metadata":{}}]}`
+	if got != want {
+		t.Errorf("answer is %s, want %s", got, want)
+	}
+}
+
 // A google.api.HttpBody is the body itself, either way.
 func TestHTTPBody(t *testing.T) {
 	h := newHandler(t, new(library), rpc.Config{})

@@ -279,9 +279,9 @@ func (x *exchange) end(trailer metadata.MD, st *status.Status) bool {
 		if ok {
 			b = append(b, "id: "+lastEvent+"\n"...)
 		}
-		b = append(appendStatus(append(b, "data: "...), st.Proto()), "\n\n"...)
+		b = append(appendStatus(append(b, "data: "...), x.json, st.Proto()), "\n\n"...)
 	case x.form == ndjson && !ok:
-		b = append(appendStatus(append(b, `{"error":`...), st.Proto()), "}\n"...)
+		b = append(appendStatus(append(b, `{"error":`...), x.json, st.Proto()), "}\n"...)
 	case x.form == array && ok:
 		if x.sent == 0 {
 			b = append(b, '[')
@@ -290,7 +290,7 @@ func (x *exchange) end(trailer metadata.MD, st *status.Status) bool {
 	case x.form == array:
 		// Without its end, so that nobody takes it for one.
 		b = append(append(b, separator(x.sent)...), `{"error":`...)
-		b = append(appendStatus(b, st.Proto()), "}\n"...)
+		b = append(appendStatus(b, x.json, st.Proto()), "}\n"...)
 	}
 	if !x.begun {
 		x.begin(len(b), "")
@@ -318,7 +318,7 @@ func (x *exchange) fail(code int, st *status.Status) {
 	h := x.w.Header()
 	h.Set("Content-Type", typeJSON)
 	h["X-Content-Type-Options"] = nosniff
-	b := appendStatus(nil, st.Proto())
+	b := appendStatus(nil, x.json, st.Proto())
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	x.closeSpoiled()
 	x.w.WriteHeader(code)
