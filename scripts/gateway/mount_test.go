@@ -11,6 +11,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/grpclog"
 
 	"oneport/mux"
 	"oneport/mux/muxtest"
@@ -19,7 +20,11 @@ import (
 	"oneport/services/echo"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// grpc-gateway logs what it answers to bad requests.
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+	goleak.VerifyTestMain(m)
+}
 
 // client of the echo service over cc, for registration functions that want it.
 func client(cc grpc.ClientConnInterface) echopb.EchoServiceClient {
