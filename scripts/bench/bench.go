@@ -53,11 +53,15 @@ func (b *bench) run() (r *report, err error) {
 			continue
 		}
 		r.Results = append(r.Results, results...)
-		if err := printResults(b.out, results); err != nil {
+		to, too := "native", "dialling"
+		if w.rest {
+			to, too = "grpc-gateway", "rest"
+		}
+		if err := printResults(b.out, results, to, too); err != nil {
 			return nil, err
 		}
 	}
-	for _, v := range b.chosen(stalledName) {
+	for _, v := range b.chosen(stalledName, false) {
 		if v.name != stalledVariant {
 			continue
 		}
@@ -68,7 +72,7 @@ func (b *bench) run() (r *report, err error) {
 			return nil, err
 		}
 	}
-	if chosen := b.chosen(idleName); len(chosen) > 0 {
+	if chosen := b.chosen(idleName, false); len(chosen) > 0 {
 		if r.Idle, err = b.measureIdle(chosen); err != nil {
 			return nil, err
 		}
@@ -81,10 +85,10 @@ func (b *bench) run() (r *report, err error) {
 }
 
 // chosen are the variants to measure under a workload.
-func (b *bench) chosen(workload string) []variant {
+func (b *bench) chosen(workload string, rest bool) []variant {
 	var chosen []variant
 	for _, v := range variants {
-		if b.only.MatchString(workload + "/" + v.name) {
+		if v.rest == rest && b.only.MatchString(workload+"/"+v.name) {
 			chosen = append(chosen, v)
 		}
 	}
@@ -111,7 +115,7 @@ func (b *bench) measure(w workload) (results []*result, err error) {
 			err = errors.Join(err, l.close())
 		}
 	}()
-	for _, v := range b.chosen(w.name) {
+	for _, v := range b.chosen(w.name, w.rest) {
 		p, err := b.server(v)
 		if err != nil {
 			return nil, err

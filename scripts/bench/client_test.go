@@ -83,12 +83,24 @@ func must(t *testing.T, f func() (*call, error)) *call {
 	return c
 }
 
+// rpcVariants are those that call by methods.
+func rpcVariants() []variant { return kind(false) }
+
+func kind(rest bool) (of []variant) {
+	for _, v := range variants {
+		if v.rest == rest {
+			of = append(of, v)
+		}
+	}
+	return of
+}
+
 func pushOf(size, count int) func() (*call, error) {
 	return func() (*call, error) { return pushCall(size, count) }
 }
 
 func TestRightAnswer(t *testing.T) {
-	for _, v := range variants {
+	for _, v := range rpcVariants() {
 		t.Run(v.name, func(t *testing.T) {
 			for name, f := range map[string]func() (*call, error){
 				"empty": unary(0), "unary": unary(32), "large": unary(16_000), "push": pushOf(32, 20_000), "large push": pushOf(16_000, 100),
@@ -105,7 +117,7 @@ func TestRightAnswer(t *testing.T) {
 // in all more than it has later.
 func TestManyCalls(t *testing.T) {
 	const inFlight, exchanges = 64, 100
-	for _, v := range variants {
+	for _, v := range rpcVariants() {
 		conn := dialVariant(t, v, echo.Register, must(t, unary(4<<10)))
 		defer conn.Close()
 		if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
@@ -147,7 +159,7 @@ func listening(t *testing.T) string {
 
 func TestWrongAnswer(t *testing.T) {
 	right, wrong := text(32), strings.Replace(text(32), "c", "C", 1)
-	for _, v := range variants {
+	for _, v := range rpcVariants() {
 		t.Run(v.name, func(t *testing.T) {
 			for _, tt := range []struct {
 				name  string
@@ -177,7 +189,7 @@ func TestToken(t *testing.T) {
 	old := requestMetadata[0]
 	defer func() { requestMetadata[0] = old }()
 	requestMetadata[0][1] = "Bearer wrong"
-	for _, v := range variants {
+	for _, v := range rpcVariants() {
 		for _, f := range []func() (*call, error){unary(32), pushOf(32, 2)} {
 			c := must(t, f)
 			if err := callVariant(t, v, echo.Register, c); err == nil || !strings.Contains(err.Error(), "16") {

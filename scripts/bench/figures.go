@@ -55,7 +55,7 @@ type result struct {
 }
 
 // references are the variants that others are compared with.
-var references = []string{"native", "plain", "dialling"}
+var references = []string{"native", "plain", "dialling", "grpc-gateway", "rest"}
 
 // sumUp fills in what follows from the rounds. All of results are of one workload and
 // have the same rounds.

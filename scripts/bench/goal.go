@@ -60,6 +60,8 @@ func (r *report) goals() []goal {
 		cpu("unary-32B-64-on-4", "native", "plain", 1.05),
 		cpu("unary-4KiB-64-on-4", "native", "plain", 1.05),
 		heap,
+		cpu("rest-unary-get", "rest", "grpc-gateway", 1),
+		cpu("rest-unary-post", "rest", "grpc-gateway", 1),
 	}
 }
 

@@ -76,13 +76,14 @@ func (r *report) printHead(w io.Writer) error {
 	return err
 }
 
-// printResults writes the table of one workload.
-func printResults(w io.Writer, results []*result) error {
+// printResults writes the table of one workload, with CPU time relative to two variants
+// and the rate relative to the first of them.
+func printResults(w io.Writer, results []*result, to, too string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%s\tCPU µs/op\tCPU, native = 1\tCPU, dialling = 1\top/s\top/s, native = 1\tallocs/op\tload µs/op\n", results[0].Workload)
+	fmt.Fprintf(t, "%s\tCPU µs/op\tCPU, %s = 1\tCPU, %s = 1\top/s\top/s, %s = 1\tallocs/op\tload µs/op\n", results[0].Workload, to, too, to)
 	for _, r := range results {
 		fmt.Fprintf(t, "  %s\t%v\t%v\t%v\t%.0f\t%v\t%.1f\t%s\n", r.Variant,
-			r.CPU, r.CPURatio["native"], r.CPURatio["dialling"], r.Rate.Median, r.RateRatio["native"], r.Allocs.Median, digits(r.LoadCPU.Median))
+			r.CPU, r.CPURatio[to], r.CPURatio[too], r.Rate.Median, r.RateRatio[to], r.Allocs.Median, digits(r.LoadCPU.Median))
 	}
 	fmt.Fprintln(t)
 	return t.Flush()

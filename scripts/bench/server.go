@@ -35,13 +35,16 @@ type variant struct {
 	name  string
 	serve func(net.Listener, service) error // until ln is closed
 	dial  func(addr string, c *call) (client, error)
+	rest  bool // it has other workloads than the rest
 }
 
 var variants = []variant{
-	{"plain", servePlain, dialGRPC},
-	{"native", serveMux, dialGRPC},
-	{"grpc-ws.v1", serveMux, dialSocket},
-	{"dialling", serveDialling, dialSocket},
+	{name: "plain", serve: servePlain, dial: dialGRPC},
+	{name: "native", serve: serveMux, dial: dialGRPC},
+	{name: "grpc-ws.v1", serve: serveMux, dial: dialSocket},
+	{name: "dialling", serve: serveDialling, dial: dialSocket},
+	{name: "rest", serve: serveMux, dial: dialREST, rest: true},
+	{name: "grpc-gateway", serve: serveGateway, dial: dialREST, rest: true},
 }
 
 func findVariant(name string) (variant, error) {

@@ -16,6 +16,7 @@ type workload struct {
 	conns int
 	calls int  // in flight on each connection
 	once  bool // each connection makes one call and is closed
+	rest  bool // for the variants that have REST, and no others
 }
 
 func unary(size int) func() (*call, error) {
@@ -34,6 +35,8 @@ var workloads = []workload{
 	{name: "push-32B", call: push(32), conns: 1, calls: 1},
 	{name: "push-4KiB", call: push(4 << 10), conns: 1, calls: 1},
 	{name: "connect", call: unary(32), conns: 16, calls: 1, once: true},
+	{name: "rest-unary-get", call: func() (*call, error) { return restGet(32) }, conns: 16, calls: 1, rest: true},
+	{name: "rest-unary-post", call: func() (*call, error) { return restPost(32) }, conns: 16, calls: 1, rest: true},
 }
 
 // sample is one measurement.
