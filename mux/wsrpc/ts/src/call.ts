@@ -10,7 +10,9 @@ import { type Socket, type SocketOptions, badFrame, messageCost } from "./socket
 /** Options of a call, with defaults filled in. */
 export interface CallOptions extends SocketOptions {
   useBinaryFormat: boolean;
-  metadata(): Promise<Metadata>;
+  /** What ends each call that is not over. */
+  _calls: Set<(reason: ConnectError) => void>;
+  _metadata(): Promise<Metadata>;
   jsonOptions?: Partial<JsonReadOptions & JsonWriteOptions>;
   binaryOptions?: Partial<BinaryReadOptions & BinaryWriteOptions>;
 }
@@ -62,6 +64,7 @@ export async function makeCall(
     if (over) return;
     over = true;
     error = reason;
+    o._calls.delete(finish);
     socket?._remove(number);
     onOver();
     fire();
@@ -86,9 +89,9 @@ export async function makeCall(
         const { code, message = "", details = [] } = end;
         append(trailer, end.trailer);
         if (code) {
-          const e = fail(code > 16 ? Status.Unknown : code, message, appendHeaders(header!, trailer));
-          e.details = details.map(({ type = "", value = new Uint8Array() }) => ({ type: type.replace(/.*\//, ""), value }));
-          throw e;
+          throw Object.assign(fail(code > 16 ? Status.Unknown : code, message, appendHeaders(header!, trailer)), {
+            details: details.map(({ type = "", value = new Uint8Array() }) => ({ type: type.replace(/.*\//, ""), value })),
+          });
         }
         finish();
       }
@@ -103,18 +106,14 @@ export async function makeCall(
     try {
       for await (const request of requests) {
         const message = serialize(request);
-        for (;;) {
-          if (over) return;
-          if (maySend <= 0) await wait();
-          else if (!socket!._hasRoom()) await channel._changed._wait();
-          else break;
-        }
+        while (!over && (maySend <= 0 || !socket!._hasRoom())) await (maySend <= 0 ? wait() : channel._changed._wait());
+        if (over) return;
         maySend -= message.length + messageCost;
-        socket!.send({ call: number, message });
+        socket!._send({ call: number, message });
       }
-      if (!over) socket!.send({ call: number, halfClose: true });
+      if (!over) socket!._send({ call: number, halfClose: true });
     } catch (err) {
-      finish(asError(err, Status.Unknown));
+      finish(asError(err));
     }
   }
 
@@ -126,13 +125,13 @@ export async function makeCall(
         owed += bytes + messageCost;
         if (!over && 2 * owed >= o.windowBytes) {
           mayReceive += owed;
-          socket!.send({ call: number, credit: owed });
+          socket!._send({ call: number, credit: owed });
           owed = 0;
         }
         try {
           yield parse(message!);
         } catch (err) {
-          throw finish((error = fail(Status.Internal, `bad answer: ${err}`))), error;
+          throw finish((error = fail(Status.Internal, `${err}`))), error;
         }
       } else {
         check();
@@ -142,22 +141,24 @@ export async function makeCall(
     }
   }
 
+  o._calls.add(finish);
   const abort = () => finish(asError(signal.reason, Status.Canceled));
   if (signal.aborted) abort();
   signal.addEventListener("abort", abort);
   try {
-    const request = !req.stream ? req.message : !clientStreaming && (await req.message[Symbol.asyncIterator]().next()).value;
+    const request = !req.stream ? req.message : !clientStreaming && (await Promise.race([req.message[Symbol.asyncIterator]().next(), wait()] as const))?.value;
     const message = request ? serialize(request) : undefined;
-    const open = { method: path, metadata: toMetadata(req.header) };
+    let metadata: Metadata | void; // asked for once, when it can first be told
     for (const pick = channel._picker(); !socket; ) {
       check();
       const free = pick();
       if (!free) await channel._changed._wait();
       else {
-        const metadata = await Promise.race([o.metadata(), wait()]);
-        if (metadata && free._isFree()) {
+        metadata ??= await Promise.race([o._metadata(), wait()]);
+        if (metadata && !over && free._isFree()) {
           const timeoutMs = Math.max(Math.floor(deadline - Date.now()), 1) || undefined; // NaN
-          [number, maySend] = free.open({ _finish: finish, _handle: handle }, { open: { ...open, timeoutMs }, message }, metadata);
+          const open = { method: path, metadata: toMetadata(req.header), timeoutMs };
+          [number, maySend] = free._open({ _finish: finish, _handle: handle }, { open, message }, metadata);
           socket = free;
           if (message) maySend -= message.length + messageCost;
         }

@@ -1,5 +1,4 @@
 // Which socket calls go to, and when another is made (../PROTOCOL.md, section 6).
-import { Status, fail } from "./peers.js";
 import { type Signal, createSignal } from "./signal.js";
 import { type Reason, type Socket, type SocketOptions, createSocket, errorOf, mayRepeat } from "./socket.js";
 
@@ -14,20 +13,22 @@ export type ConnectionState = "idle" | "connecting" | "ready" | "waiting" | "clo
 export interface ChannelOptions extends SocketOptions {
   reconnectBaseMs: number;
   reconnectMaxMs: number;
+  /** If true, the socket is for one call: it is not made again. */
+  socketPerCall?: boolean;
 }
 
 /** A socket that is made again when it ends. */
 export interface Channel {
   /** Fires when there is news for calls that wait to be opened, or to send. */
   readonly _changed: Signal;
-  state(): ConnectionState;
+  _state(): ConnectionState;
   /**
    * Returns what gives a call the socket to be opened on, or undefined while there is none that is free.
    * The error is that of an attempt to connect that has failed meanwhile.
    */
   _picker(): () => Socket | undefined;
   /** Takes no more calls, for good, and ends the calls and the socket with CANCELED. */
-  close(): void;
+  _close(): void;
 }
 
 /**
@@ -45,7 +46,7 @@ export function createChannel(o: ChannelOptions, onState?: (state: ConnectionSta
   let timer: ReturnType<typeof setTimeout> | undefined;
 
   function setState(next: ConnectionState, reason?: string) {
-    if (state == next) return;
+    if (state == next || state == "closed") return;
     state = next;
     // Later, so that it can do what it likes; and what is wrong with it is of no call.
     if (onState) Promise.resolve().then(() => onState(next, reason)).catch(console.error);
@@ -58,7 +59,7 @@ export function createChannel(o: ChannelOptions, onState?: (state: ConnectionSta
     const socket = createSocket(o, changed, (reason) => {
       if (socket == current) {
         if (!reason) setState("ready");
-        else hasLeft(reason, state == "ready", Date.now() - born);
+        else hasLeft(reason, Date.now() - born);
       }
       changed._fire();
     });
@@ -67,40 +68,50 @@ export function createChannel(o: ChannelOptions, onState?: (state: ConnectionSta
   }
 
   // hasLeft makes the next socket, after a time that grows with the failures and differs by chance.
-  function hasLeft(reason: Reason, wasReady: boolean, age: number) {
+  function hasLeft(reason: Reason, age: number) {
     current = undefined;
     lost = reason;
-    if (!wasReady) failed++;
-    failures = !wasReady || age < o.reconnectBaseMs ? failures + 1 : +mayRepeat(reason[0]);
+    if (state != "ready") {
+      failed++;
+      age = 0;
+    }
+    failures = age < o.reconnectBaseMs ? failures + 1 : +mayRepeat(reason[0]);
     const delay = Math.max(
       failures && Math.min(o.reconnectBaseMs * 1.6 ** (failures - 1), o.reconnectMaxMs) * (0.8 + 0.4 * Math.random()),
       reason[0] == 1013 ? 5000 : 0,
     );
     setState("waiting", reason[1]);
-    timer = setTimeout(connect, delay);
+    if (o.socketPerCall) failed++;
+    else
+      timer = setTimeout(() => {
+        try {
+          connect();
+        } catch {
+          setState("idle"); // for the next call, which fails by the error
+          changed._fire();
+        }
+      }, delay);
   }
 
   return {
-    state: () => state,
+    _state: () => state,
     _changed: changed,
 
     _picker() {
       const before = failed;
       return () => {
-        if (state == "closed") throw fail(Status.Canceled, "closed");
         if (current?._isFree()) return current;
-        if (failed > before) throw errorOf(lost);
+        if (failed > before || state == "closed") throw errorOf(lost);
         if (state == "idle") connect();
         return;
       };
     },
 
-    close() {
-      clearTimeout(timer);
+    _close() {
       setState("closed");
-      const socket = current;
-      current = undefined;
-      socket?.close(1000, "closed");
+      lost = [1000, "closed"];
+      current?._close(...lost);
+      clearTimeout(timer);
       changed._fire();
     },
   };

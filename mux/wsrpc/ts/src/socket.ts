@@ -18,8 +18,6 @@ export interface WebSocketLike {
 
 /** Options of each socket, with defaults filled in. */
 export interface SocketOptions {
-  /** All sockets that have not ended. */
-  _sockets: Set<Socket>;
   url: string;
   WebSocket: new (url: string, protocols: string) => WebSocketLike;
   _frames: Frames;
@@ -41,16 +39,16 @@ export interface Socket {
    * Begins call by frame, which has all but the number. The socket must be free. It returns the number
    * of the call and how many bytes of it may be sent.
    */
-  open(call: Call, frame: Frame, metadata: Metadata): [number: number, credit: number];
+  _open(call: Call, frame: Frame, metadata: Metadata): [number: number, credit: number];
   /**
    * Sends a frame, at once. After the end it is dropped. The error is that of a message, or of what
    * is beside it, that the server would not take.
    */
-  send(frame: Frame): void;
+  _send(frame: Frame): void;
   /** Forgets a call that is over, and cancels it at the server if it is not over there. */
   _remove(number: number): void;
   /** Ends the socket and its calls by a close code of ours, or 0 if the server does not live. */
-  close(closeCode: number, text: string): void;
+  _close(closeCode: number, text: string): void;
 }
 
 // The status of calls by the close code of their socket, and UNAVAILABLE for others.
@@ -109,8 +107,8 @@ export function createSocket(o: SocketOptions, changed: Signal, onChange: (reaso
     // That the server takes what is sent is a sign of life as well.
     if (ws.bufferedAmount < buffered) quiet = 0;
     buffered = ws.bufferedAmount;
-    if (!maxCalls || ++quiet > 2) socket.close(0, "no answer");
-    else if (quiet > 1) socket.send({ ping: Date.now() });
+    if (!maxCalls || ++quiet > 2) socket._close(0, "no answer");
+    else if (quiet > 1) socket._send({ ping: Date.now() });
   }, o.pingIntervalMs || 2 ** 31 - 1);
 
   function leave(reason: Reason) {
@@ -122,17 +120,16 @@ export function createSocket(o: SocketOptions, changed: Signal, onChange: (reaso
 
   // A socket that takes no new calls ends when it has none, whether the server closes it or not.
   function retire() {
-    if (leaving && !calls.size) socket.close(1000, leaving[1]);
+    if (leaving && !calls.size) socket._close(1000, leaving[1]);
   }
 
   function end(reason: Reason) {
     if (ended) return;
     ended = true;
-    clearInterval(pinging);
+    clearTimeout(pinging);
     clearTimeout(poll);
     leave(reason);
     for (const call of calls.values()) call._finish(errorOf(reason));
-    o._sockets.delete(socket);
   }
 
   function receive(data: string | ArrayBuffer) {
@@ -142,7 +139,7 @@ export function createSocket(o: SocketOptions, changed: Signal, onChange: (reaso
     try {
       received = o._frames.decode(data);
     } catch {
-      return socket.close(1007, badFrame);
+      return socket._close(1007, badFrame);
     }
     const [f, rest, messageBytes] = received;
     const { call = 0, goAway } = f;
@@ -151,7 +148,7 @@ export function createSocket(o: SocketOptions, changed: Signal, onChange: (reaso
       rest > frameRoom || messageBytes > o.readMaxBytes + frameRoom ? 1009
       : f.open || f.halfClose || f.cancel || (ofCall && !call) || call > last ? 1002
       : 0;
-    if (wrong) return socket.close(wrong, badFrame);
+    if (wrong) return socket._close(wrong, badFrame);
     // A server that does not read what it asks for is not answered.
     if (f.ping !== undefined && socket._hasRoom()) ws.send(o._frames.encode({ pong: f.ping }));
     if (f.hello && !maxCalls) {
@@ -171,7 +168,7 @@ export function createSocket(o: SocketOptions, changed: Signal, onChange: (reaso
     }
     const c = calls.get(call);
     if (f.end) calls.delete(call);
-    if (ofCall) c?._handle(received);
+    c?._handle(received);
   }
 
   const socket: Socket = {
@@ -187,17 +184,17 @@ export function createSocket(o: SocketOptions, changed: Signal, onChange: (reaso
       return false;
     },
 
-    open(call, frame, metadata) {
+    _open(call, frame, metadata) {
       // Said before the call, and only where it differs from what the server knows.
       const text = JSON.stringify(metadata);
-      if (text != known) socket.send({ hello: { metadata } });
+      if (text != known) socket._send({ hello: { metadata } });
       known = text;
-      socket.send({ call: last + 1, ...frame });
+      socket._send({ call: last + 1, ...frame });
       calls.set(++last, call);
       return [last, window];
     },
 
-    send(f) {
+    _send(f) {
       if (ended) return;
       const data = o._frames.encode(f);
       const bytes = f.message?.length ?? 0;
@@ -208,20 +205,19 @@ export function createSocket(o: SocketOptions, changed: Signal, onChange: (reaso
     },
 
     _remove(call) {
-      if (calls.delete(call)) socket.send({ call, cancel: true });
+      if (calls.delete(call)) socket._send({ call, cancel: true });
       changed._fire();
       retire();
     },
 
-    close(closeCode, text) {
+    _close(closeCode, text) {
       // Of these codes WebSocket lets a script send 1000 alone, and else its own.
       ws.close(closeCode > 1000 ? 3000 + closeCode : 1000);
       end([closeCode, text]);
     },
   };
-  o._sockets.add(socket);
   ws.binaryType = "arraybuffer";
-  ws.onopen = () => socket.send({ hello: { window: o.windowBytes, maxMessage: o.readMaxBytes } });
+  ws.onopen = () => socket._send({ hello: { window: o.windowBytes, maxMessage: o.readMaxBytes } });
   ws.onmessage = ({ data }: { data: string | ArrayBuffer }) => ended || receive(data);
   // Node does not always say close after error (https://github.com/nodejs/undici/issues/3546).
   ws.onclose = ws.onerror = ({ code = 1006, reason = "" }: { code?: number; reason?: string }) => end([code, `closed: ${code} ${reason}`]);

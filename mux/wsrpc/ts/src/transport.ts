@@ -1,11 +1,11 @@
 // The transport of Connect-ES that makes its calls over grpc-ws.v1.
 import type { BinaryReadOptions, BinaryWriteOptions, DescMethodStreaming, DescMethodUnary, JsonReadOptions, JsonWriteOptions } from "@bufbuild/protobuf";
 import type { Interceptor, StreamRequest, Transport, UnaryRequest } from "@connectrpc/connect";
-import { makeCall, toMetadata } from "./call.js";
-import { type ConnectionState, createChannel } from "./channel.js";
+import { type CallOptions, makeCall, toMetadata } from "./call.js";
+import { type ChannelOptions, type ConnectionState, createChannel } from "./channel.js";
 import { binaryFrames, frame, metadata as metadataField } from "./frame.js";
-import { Status, asError, createContextValues, runStreamingCall, runUnaryCall } from "./peers.js";
-import type { Socket, WebSocketLike } from "./socket.js";
+import { Status, asError, createContextValues, fail, runStreamingCall, runUnaryCall } from "./peers.js";
+import type { WebSocketLike } from "./socket.js";
 
 /** Options of {@link createGrpcWsTransport}. */
 export interface GrpcWsTransportOptions {
@@ -23,9 +23,9 @@ export interface GrpcWsTransportOptions {
 
   /**
    * Metadata of every call, such as `authorization`; what a call has itself goes before. A
-   * function is asked before each call. What it returns is sent once, and again when it
-   * has changed. A call fails with UNAUTHENTICATED where the function throws or rejects, unless
-   * by a ConnectError, which it then fails with.
+   * function is asked once before each call, when there is a socket for it. What it returns is
+   * sent once, and again when it has changed. A call fails with UNAUTHENTICATED where the function
+   * throws or rejects, unless by a ConnectError, which it then fails with.
    */
   metadata?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>);
 
@@ -76,6 +76,9 @@ export interface GrpcWsTransportOptions {
   reconnectMaxMs?: number;
 }
 
+// With defaults filled in.
+type Options = CallOptions & ChannelOptions & Pick<GrpcWsTransportOptions, "interceptors" | "defaultTimeoutMs">;
+
 /** What {@link createGrpcWsTransport} returns. */
 export interface GrpcWsTransport extends Transport {
   /** What the shared socket does. */
@@ -97,8 +100,9 @@ export interface GrpcWsTransport extends Transport {
  * The error is that of a baseUrl that is no URL, or of a missing WebSocket.
  */
 export function createGrpcWsTransport(options: GrpcWsTransportOptions): GrpcWsTransport {
-  const { baseUrl, metadata, onStateChange } = options;
-  const o = {
+  const { metadata } = options;
+  const base = options.baseUrl.replace(/\/*$/, "");
+  const o: Options = {
     useBinaryFormat: true,
     windowBytes: 65536,
     readMaxBytes: 4 << 20,
@@ -106,11 +110,10 @@ export function createGrpcWsTransport(options: GrpcWsTransportOptions): GrpcWsTr
     reconnectBaseMs: 1000,
     reconnectMaxMs: 30000,
     WebSocket: globalThis.WebSocket,
-    ...options,
-    _sockets: new Set<Socket>(),
+    _calls: new Set(),
     _frames: binaryFrames,
-    url: new URL(baseUrl.replace(/\/*$/, "/grpc-ws")).href.replace(/^http/, "ws"),
-    async metadata() {
+    url: new URL(base + "/grpc-ws").href.replace(/^http/, "ws"),
+    async _metadata() {
       try {
         return toMetadata(new Headers(await (typeof metadata == "function" ? metadata() : metadata)));
       } catch (err) {
@@ -118,9 +121,13 @@ export function createGrpcWsTransport(options: GrpcWsTransportOptions): GrpcWsTr
       }
     },
   };
+  for (const [name, value] of Object.entries(options)) {
+    // Nothing in milliseconds or bytes may be larger.
+    if (value !== undefined) (o as any)[name] = value > 2 ** 31 - 1 ? 2 ** 31 - 1 : value;
+  }
   if (!o.WebSocket) throw new Error("no WebSocket: set the option");
 
-  const shared = createChannel(o, onStateChange);
+  const shared = createChannel(o, options.onStateChange);
 
   const run =
     (runCall: typeof runUnaryCall | typeof runStreamingCall, stream: boolean) =>
@@ -139,11 +146,11 @@ export function createGrpcWsTransport(options: GrpcWsTransportOptions): GrpcWsTr
         interceptors: o.interceptors,
         signal,
         timeoutMs: ms,
-        req: { stream, service: method.parent, method, requestMethod: "POST", url: baseUrl.replace(/\/*$/, path), header: new Headers(header), contextValues, message },
+        req: { stream, service: method.parent, method, requestMethod: "POST", url: base + path, header: new Headers(header), contextValues, message },
         async next(req: UnaryRequest | StreamRequest) {
           if (!o.useBinaryFormat) o._frames = (await import("./json.js")).default(frame, metadataField);
-          const channel = o.socketPerCall && shared.state() != "closed" ? createChannel(o) : shared;
-          return makeCall(o, channel, req, path, deadline, channel == shared ? channel._changed._fire : channel.close);
+          const channel = o.socketPerCall ? createChannel(o) : shared;
+          return makeCall(o, channel, req, path, deadline, channel == shared ? channel._changed._fire : channel._close);
         },
       } as never);
       // A client of Connect looks at this only when answers are asked for.
@@ -153,11 +160,12 @@ export function createGrpcWsTransport(options: GrpcWsTransportOptions): GrpcWsTr
 
   return {
     get state() {
-      return shared.state();
+      return shared._state();
     },
     close() {
-      shared.close();
-      for (const socket of o._sockets) socket.close(1000, "closed");
+      o.socketPerCall = false; // shared takes no calls any more
+      shared._close();
+      for (const end of o._calls) end(fail(Status.Canceled, "closed"));
     },
     unary: run(runUnaryCall, false) as Transport["unary"],
     stream: run(runStreamingCall, true) as Transport["stream"],

@@ -384,8 +384,44 @@ test("an aborted call is cancelled, and so is one whose requests fail", async (t
   }
   const failed = outcome(client.collect(requests()));
   await settle();
+  assert.equal(codeOf(failed), "Internal", "as with the transports of Node");
   assert.equal(failed.error?.rawMessage, "no more");
   assert.deepEqual(last(1).of(2).at(-1), { call: 2, cancel: true });
+});
+
+test("a call that is aborted at any moment is either cancelled or not opened", async (t) => {
+  const { client } = await setup(t);
+  outcome(client.echo({}));
+  await settle();
+  await last(1).open();
+  const kinds = new Set<string>();
+  for (let moment = 0; moment < 50; moment++) {
+    const abort = new AbortController();
+    const before = last(1).sent.length;
+    const call = outcome(client.echo({}, { signal: abort.signal }));
+    for (let i = 0; i < moment; i++) await undefined;
+    abort.abort();
+    await settle();
+    assert.equal(codeOf(call), "Canceled");
+    const sent = last(1).sent.slice(before).map((f) => Object.keys(f)[1]).join();
+    assert.match(sent, /^(open,cancel)?$/, `after ${moment} microtasks`);
+    kinds.add(sent);
+  }
+  assert.equal(kinds.size, 2);
+});
+
+test("a call is aborted though its request has not come", async (t) => {
+  const { transport } = await setup(t);
+  const abort = new AbortController();
+  async function* never() {
+    await new Promise(() => {});
+    yield {};
+  }
+  const call = outcome(transport.stream(EchoService.method.expand, abort.signal, undefined, undefined, never()));
+  await settle();
+  abort.abort();
+  await settle();
+  assert.equal(codeOf(call), "Canceled");
 });
 
 test("answers that came before an error are read before it", async (t) => {
@@ -515,6 +551,35 @@ test("a socket of a call's own that is not made fails the call, and is not tried
   last(1);
 });
 
+test("close ends calls that have not got as far as a socket", async (t) => {
+  for (const socketPerCall of [false, true]) {
+    await t.test(`socketPerCall: ${socketPerCall}`, async (t) => {
+      FakeWebSocket.made = [];
+      const { client, transport, tick } = await setup(t, { socketPerCall, metadata: () => new Promise(() => {}) });
+      const call = outcome(client.echo({}));
+      await settle();
+      await last(1).open();
+      transport.close();
+      await tick(60_000);
+      assert.equal(codeOf(call), "Canceled");
+      assert.equal(last(1).closed, 1000);
+    });
+  }
+});
+
+test("a socket of a call's own is not made again when the server goes away", async (t) => {
+  const { client, tick } = await setup(t, { socketPerCall: true });
+  const call = outcome(all(client.converse(createWritableIterable())));
+  await settle();
+  await last(1).open();
+  await last(1).receive({ goAway: { lastCall: 1 } });
+  await tick(10_000);
+  last(1);
+  await last(1).receive({ call: 1, end: {} });
+  assert.deepEqual(call.value, []);
+  assert.equal(last(1).closed, 1000);
+});
+
 test("what is wrong with the callback is of no call", async (t) => {
   const errors = t.mock.method(console, "error", () => {});
   const { client } = await setup(t, {
@@ -547,6 +612,41 @@ test("a WebSocket that may not be made fails each call", async (t) => {
   }
 });
 
+test("a WebSocket that may not be made any more fails calls, until it may", async (t) => {
+  let loggedIn = true;
+  const { client, tick } = await setup(t, {
+    WebSocket: class extends FakeWebSocket {
+      constructor(url: string, protocols: string) {
+        if (!loggedIn) throw new Error("logged out");
+        super(url, protocols);
+      }
+    },
+  });
+  outcome(client.echo({}));
+  await settle();
+  await last(1).end(1006);
+  const call = outcome(client.echo({}));
+  await settle();
+  loggedIn = false;
+  await tick(1000);
+  assert.equal(call.error?.rawMessage, "logged out");
+  loggedIn = true;
+  outcome(client.echo({}));
+  await settle();
+  last(2);
+});
+
+test("metadata are asked for once a call, however many wait", async (t) => {
+  let asked = 0;
+  const { client } = await setup(t, { metadata: () => (asked++, {}) });
+  const calls = Array.from({ length: 10 }, () => outcome(client.echo({})));
+  await settle();
+  await last(1).open({ maxCalls: 1 });
+  for (let call = 1; call <= calls.length; call++) await last(1).receive({ call, message: {}, end: {} });
+  assert.ok(calls.every((call) => call.value));
+  assert.equal(asked, calls.length);
+});
+
 test("a provider of metadata that does not answer holds its own call only", async (t) => {
   let answer: (value: HeadersInit) => void = () => {};
   const { client, tick } = await setup(t, { metadata: () => new Promise((resolve) => (answer = resolve)) });
@@ -558,6 +658,26 @@ test("a provider of metadata that does not answer holds its own call only", asyn
   answer({ authorization: "Bearer x" });
   await settle();
   assert.equal(last(1).sent.length, 1);
+});
+
+test("options that are undefined are not set, and those without limit are as large as they may be", async (t) => {
+  const names = ["useBinaryFormat", "windowBytes", "readMaxBytes", "pingIntervalMs", "reconnectBaseMs", "reconnectMaxMs", "WebSocket"];
+  const set = (value: unknown, ...names: string[]) => Object.fromEntries(names.map((name) => [name, value]));
+  for (const [options, hello] of [
+    [{ ...set(undefined, ...names), WebSocket: FakeWebSocket }, { window: 65536, maxMessage: 4 << 20 }],
+    [set(Infinity, "windowBytes", "readMaxBytes", "pingIntervalMs"), { window: 2 ** 31 - 1, maxMessage: 2 ** 31 - 1 }],
+  ] as const) {
+    await t.test(JSON.stringify(hello), async (t) => {
+      FakeWebSocket.made = [];
+      const { client, tick } = await setup(t, { useBinaryFormat: true, ...options });
+      const call = outcome(client.echo({}));
+      await settle();
+      last(1).onopen?.({});
+      await tick(10_000);
+      assert.deepEqual(call, {});
+      assert.deepEqual(last(1).sent, [{ hello }]);
+    });
+  }
 });
 
 test("options that are wrong are told of at once", () => {
