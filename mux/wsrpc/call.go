@@ -31,10 +31,9 @@ type call struct {
 	maxAnswer int // bytes of a message that the client takes
 
 	// The handler's side.
-	header  metadata.MD // to go with the next frame; nil if there is none
-	answer  answer      // the last; of a method that answers with one, to go with the end
-	answers int
-	end     endFrame
+	header metadata.MD // to go with the next frame; nil if there is none
+	answer answer      // the last; of a method that answers with one, to go with the end
+	end    endFrame
 
 	mu      sync.Mutex
 	failure error // why the call ends, whatever the handler says; guarded by mu
@@ -121,9 +120,6 @@ func (c *call) finish(trailer metadata.MD, err error) {
 	if failure := c.failed(); failure != nil {
 		err = failure
 	}
-	if err == nil && !c.method.ServerStreams && c.answers == 0 {
-		err = status.Errorf(codes.Internal, "%s ended OK without an answer", c.method.FullName)
-	}
 	if err != nil || c.method.ServerStreams { // nothing of it goes with the end
 		c.answer.release()
 	}
@@ -206,10 +202,6 @@ func (c *call) SendHeader(md metadata.MD) error {
 func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
 	if err := c.out.wait(ctx); err != nil {
 		return 0, c.contextError(err)
-	}
-	c.answers++
-	if !c.method.ServerStreams && c.answers > 1 {
-		return 0, status.Errorf(codes.Internal, "%s answers with one message and sent another", c.method.FullName)
 	}
 	if err := c.answer.set(codec(c.method, c.kind), c.kind, c.number, m); err != nil {
 		c.answer.release()

@@ -211,9 +211,6 @@ func (x *exchange) SendMsg(ctx context.Context, m any) (int, error) {
 		return 0, status.FromContextError(err).Err()
 	}
 	streams := x.route.Method.ServerStreams
-	if !streams && x.answer != nil {
-		return 0, status.Error(codes.Internal, "rest: the handler has sent a second answer")
-	}
 	buf := buffers.Get().(*[]byte)
 	b, size, contentType, err := x.encode((*buf)[:0], m)
 	if err != nil {

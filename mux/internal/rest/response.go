@@ -235,9 +235,6 @@ func (x *exchange) finish(trailer metadata.MD, err error) bool {
 	defer x.mu.Unlock()
 	x.over = true
 	streams := x.route.Method.ServerStreams
-	if err == nil && !streams && x.answer == nil {
-		err = status.Error(codes.Internal, "rest: the handler has sent no answer")
-	}
 	switch st := status.Convert(err); {
 	case err != nil && !x.begun:
 		x.SetTrailer(trailer)

@@ -253,7 +253,7 @@ func TestSingleAnswer(t *testing.T) {
 		code    int
 		want    string
 	}{
-		{"none", func(grpc.ClientStreamingServer[pb.UpdateBookRequest, pb.Books]) error { return nil }, 500, failed(codes.Internal, "rest: the handler has sent no answer")},
+		{"none", func(grpc.ClientStreamingServer[pb.UpdateBookRequest, pb.Books]) error { return nil }, 500, failed(codes.Internal, "/resttest.Library/Import ended OK without an answer")},
 		{"then an error", func(s grpc.ClientStreamingServer[pb.UpdateBookRequest, pb.Books]) error {
 			s.SendAndClose(new(pb.Books))
 			return status.Error(codes.NotFound, "x")
@@ -261,7 +261,7 @@ func TestSingleAnswer(t *testing.T) {
 		{"two", func(s grpc.ClientStreamingServer[pb.UpdateBookRequest, pb.Books]) error {
 			s.SendAndClose(new(pb.Books))
 			return s.SendAndClose(new(pb.Books))
-		}, 500, failed(codes.Internal, "rest: the handler has sent a second answer")},
+		}, 500, failed(codes.Internal, "/resttest.Library/Import answers with one message and sent another")},
 		{"with metadata", func(s grpc.ClientStreamingServer[pb.UpdateBookRequest, pb.Books]) error {
 			s.SendHeader(metadata.Pairs("x-header", "h"))
 			s.SetTrailer(metadata.Pairs("x-trailer", "t"))

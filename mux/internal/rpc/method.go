@@ -82,7 +82,8 @@ type Stream interface {
 	SendHeader(md metadata.MD) error
 
 	// SendMsg encodes and sends m and returns its encoded size in bytes. It
-	// keeps no reference to m.
+	// keeps no reference to m. For a method that does not stream answers it is
+	// called at most once, and once if the outcome is OK.
 	SendMsg(ctx context.Context, m any) (size int, err error)
 }
 

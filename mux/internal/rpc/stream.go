@@ -30,6 +30,7 @@ type serverStream struct {
 	headerSent   bool          // guarded by mu
 	trailer      metadata.MD   // guarded by mu
 	trailerTaken bool          // guarded by mu
+	answered     bool          // a message has been sent, or tried to be; guarded by mu
 	failure      error         // the first of wire, then the outcome of the call; guarded by mu
 	done         bool          // the handler has returned; guarded by mu
 }
@@ -223,10 +224,14 @@ func (s *serverStream) RecvMsg(m any) error {
 // grpc-go's it may not run at the same time as SendHeader or another SendMsg.
 func (s *serverStream) SendMsg(m any) error {
 	s.mu.Lock()
+	if s.answered && !s.method.ServerStreams && s.failure == nil {
+		s.failure = status.Errorf(codes.Internal, "%s answers with one message and sent another", s.method.FullName)
+	}
 	if err := s.useLocked(); err != nil {
 		s.mu.Unlock()
 		return err
 	}
+	s.answered = true
 	header, first := s.takeHeaderLocked(nil)
 	s.mu.Unlock()
 	defer s.unuse()
@@ -249,8 +254,11 @@ func (s *serverStream) SendMsg(m any) error {
 func (s *serverStream) finish(err error) (metadata.MD, error) {
 	s.mu.Lock()
 	s.done = true
-	if s.failure != nil {
+	switch {
+	case s.failure != nil:
 		err = s.failure
+	case err == nil && !s.answered && !s.method.ServerStreams:
+		err = status.Errorf(codes.Internal, "%s ended OK without an answer", s.method.FullName)
 	}
 	trailer := dropReserved(s.trailer)
 	s.mu.Unlock()
