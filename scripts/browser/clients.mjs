@@ -21,7 +21,7 @@ const connect = { cancelled: 1, clock: true, details: [5] }; // it ends a call a
 const google = { cancelled: 1, silent: true }; // about a stream that it has cancelled
 const improbable = { cancelled: 0, silent: true, details: detailed }; // likewise, about any call
 const nice = { cancelled: 'AbortError', details: detailed };
-const webSocket = { unary: 'WebSocket', stream: 'WebSocket', duplex: true };
+const webSocket = { unary: 'WebSocket', stream: 'WebSocket', clientStream: 'WebSocket', duplex: true };
 // Told by the server what it takes, it sends no more, and it says UNAVAILABLE if refused.
 const grpcWs = { ...connect, ...webSocket, tooLarge: 'message too large, or metadata', refused: 14, path: '/grpc-ws' };
 const clients = {
@@ -42,6 +42,9 @@ const clients = {
   'grpc-ws.v1, JSON': grpcWs,
   'grpc-ws.v1, socket a call': grpcWs,
   'grpc-ws.v1 and fetch': { ...grpcWs, unary: 'POST application/json', tooLarge: undefined, refused: 2 },
+  'no library, WebSocket': { ...webSocket, path: '/grpc-ws', details: [5], cancelled: 'AbortError', refused: 1006, tooLarge: false }, // is JSON, and of other sizes
+  'no library, fetch': { ...both('application/json'), details: [5], cancelled: 'AbortError', refused: 'TypeError', path: '/v1/echo',
+    clientStream: 'POST application/x-ndjson', noTrailer: true }, // of a stream: fetch does not tell
 };
 
 function both(type) {
@@ -72,7 +75,7 @@ const columns = [
   ['unary', 'details', async (c) => c.client.details && [
     await c.call('echo', {}, { metadata: { 'test-do': 'detail' } }),
     { messages: [], code: 9, error: 'detailed', trailer: {}, details: c.client.details }]],
-  ['unary', 'too large', async (c) => c.client.unary === 'WebSocket' && [
+  ['unary', 'too large', async (c) => c.client.unary === 'WebSocket' && c.client.tooLarge !== false && [
     [await c.long((4 << 20) - 4), await c.long(4 << 20), await c.long(10 << 20)], // with 5 bytes of tag and length
     ['(4194305 vs. 4194304)', '(4194309 vs. 4194304)', '(4194304)'].map((sizes) => ({
       messages: [], code: 8, error: c.client.tooLarge ?? `grpc: received message larger than max ${sizes}`, trailer: {},
@@ -88,7 +91,7 @@ const columns = [
     { messages: ['a', 'a', 'a'], ...ok, sent: c.client.stream }]],
   ['stream', 'metadata', async (c) => [
     await c.call('expand', { message: 'a', count: 2 }, { metadata }),
-    { messages: ['a', 'a'], ...answered }]],
+    { messages: ['a', 'a'], ...answered, ...(c.client.noTrailer && { trailer: {} }) }]],
   ['stream', 'error', async (c) => [
     [await c.call('expand', { interval: '-1s' }),
       await c.call('expand', { interval: '-1s' }, { metadata })],
@@ -100,10 +103,10 @@ const columns = [
   ['stream', 'deadline', async (c) => [
     await c.exceed('expand', endless),
     c.client.clock ? { code: 4 } : { code: 4, error: exceeded }]],
-  ['client stream', 'call', async (c) => c.client.duplex && [
+  ['client stream', 'call', async (c) => c.client.clientStream && [
     await c.observe('collect', [{ message: 'a' }, { message: 'b' }]),
-    { messages: [['a', 'b']], ...ok, sent: c.client.stream }]],
-  ['client stream', 'error', async (c) => c.client.duplex && [
+    { messages: [['a', 'b']], ...ok, sent: c.client.clientStream }]],
+  ['client stream', 'error', async (c) => c.client.clientStream && [
     await c.call('collect', [], { metadata: { 'test-do': 'detail' } }),
     { messages: [], code: 9, error: 'detailed', trailer: {}, details: c.client.details }]],
   ['bidi', 'call', async (c) => c.client.duplex && [
@@ -148,11 +151,11 @@ class Caller {
 
   /** Makes a call and tells what was sent for it as well. */
   async observe(method, request) {
-    const path = `${this.base}/echo.v1.EchoService/`;
-    const socket = (this.client.path ? this.base + this.client.path : path).replace('http', 'ws');
+    const paths = ['/echo.v1.EchoService/', this.client.path ?? '/echo.v1.EchoService/'];
+    const socket = (this.base + paths[1]).replace('http', 'ws');
     const before = framesTo(this.page, socket);
     const requests = [];
-    const listen = (sent) => sent.url().startsWith(path) && requests.push([sent.method(), sent.headers()['content-type']].join(' ').trim());
+    const listen = (sent) => paths.some((path) => sent.url().startsWith(this.base + path)) && requests.push([sent.method(), sent.headers()['content-type']].join(' ').trim());
     this.page.on('request', listen);
     const result = await this.call(method, request);
     this.page.off('request', listen);

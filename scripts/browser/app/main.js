@@ -1,5 +1,6 @@
 // What clients.mjs runs in the page: one call by one of the clients, told as plain data.
 import { fromJson } from '@bufbuild/protobuf';
+import { fetchREST, webSocket } from './bare.js';
 import { composite, connect, grpcWeb, grpcWs } from './connect.js';
 import { service } from './echo.js';
 import { google } from './grpcweb.js';
@@ -30,6 +31,8 @@ const clients = {
   'grpc-ws.v1, JSON': grpcWs({ useBinaryFormat: false }),
   'grpc-ws.v1, socket a call': grpcWs({ socketPerCall: true }),
   'grpc-ws.v1 and fetch': composite(),
+  'no library, WebSocket': webSocket,
+  'no library, fetch': fetchREST,
 };
 
 let controller;
