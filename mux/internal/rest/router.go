@@ -39,7 +39,7 @@ func (p *path) split(escaped string) bool {
 }
 
 // setVerb takes ":verb" away from the last segment, and nothing for an empty verb. It
-// reports false if the path does not end so.
+// reports false if the path does not end so, or with "..:verb", which is no place.
 func (p *path) setVerb(verb string) bool {
 	n := len(p.raw)
 	if verb == "" {
@@ -53,10 +53,12 @@ func (p *path) setVerb(verb string) bool {
 		return false
 	}
 	text, ok = strings.CutSuffix(text, ":")
-	if ok {
-		p.raw[n-1], p.segments[n-1] = text, unescape(text)
+	segment := unescape(text)
+	if !ok || dots(segment) {
+		return false
 	}
-	return ok
+	p.raw[n-1], p.segments[n-1] = text, segment
+	return true
 }
 
 // router finds the route of a request. Which one it is does not depend on the order in
