@@ -2,6 +2,7 @@ package rest
 
 import (
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -89,7 +90,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x.captured = route.template.captures(x.captures[:0], &p)
-	x.body = body{src: r.Body, http: x.http, limit: h.reg.MaxMessageBytes()}
+	// To see whether there is more than that one byte more is read.
+	x.body = body{src: r.Body, http: x.http, limit: min(h.reg.MaxMessageBytes(), math.MaxInt-1)}
 	x.form = route.formOf(r.Header)
 	if x.form == events && r.Header.Get("Last-Event-Id") == lastEvent {
 		// The only answer after which an EventSource does not ask again.

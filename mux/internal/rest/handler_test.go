@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -323,6 +324,11 @@ func TestMessageLimit(t *testing.T) {
 				t.Errorf("%s at %s: %s %.100s, want %d", tt.name, path, res.Status, got, tt.code)
 			}
 		}
+	}
+	// No limit is beyond that of an int.
+	boundless := newHandler(t, new(library), rpc.Config{MaxMessageBytes: math.MaxInt})
+	if res := serve(boundless, request("POST /v1/shelves/a/books", sized(limit))); res.StatusCode != 200 {
+		t.Errorf("a limit of %d: %s %.100s", math.MaxInt, res.Status, text(t, res))
 	}
 	// What comes after the limit is not read.
 	r := httptest.NewRequest("POST", "/v1/shelves/a/books", io.MultiReader(strings.NewReader(sized(limit+1)), neverRead{t}))
