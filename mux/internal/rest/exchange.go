@@ -30,7 +30,8 @@ type exchange struct {
 	r      *http.Request
 	http   *http.ResponseController
 	body   body
-	duplex bool // it is read while the answer is written, over HTTP/1
+	duplex bool          // it is read while the answer is written, over HTTP/1
+	query  proto.Message // what the query says, once a message of a stream had that
 
 	w    http.ResponseWriter
 	form form
@@ -78,10 +79,26 @@ func (x *exchange) RecvMsg(ctx context.Context, m any) (size int, err error) {
 	if err := x.route.bindPath(msg, x.captured); err != nil {
 		return 0, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if err := x.route.bindQuery(msg, x.r.URL.RawQuery); err != nil {
+	if err := x.bindQuery(msg); err != nil {
 		return 0, status.Error(codes.InvalidArgument, err.Error())
 	}
 	return size, nil
+}
+
+// bindQuery sets what the query says. For the messages of a stream after the first one that
+// is copied: a query is much longer than the least of them.
+func (x *exchange) bindQuery(m protoreflect.Message) error {
+	if x.query != nil {
+		proto.Merge(m.Interface(), x.query)
+		return nil
+	}
+	query := x.r.URL.RawQuery
+	if err := x.route.bindQuery(m, query); err != nil || !x.route.Method.ClientStreams {
+		return err
+	}
+	only := m.New()
+	x.query = only.Interface()
+	return x.route.bindQuery(only, query)
 }
 
 // receiveAll makes a message of all of the body.

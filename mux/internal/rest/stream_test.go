@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	pb "oneport/mux/internal/rest/resttest"
 	"oneport/mux/internal/rpc"
@@ -294,5 +295,40 @@ func TestBodyFails(t *testing.T) {
 		if got := text(t, serve(newHandler(t, new(library), rpc.Config{}), r)); got != failed(codes.Canceled, "context canceled") {
 			t.Errorf("%s, cancelled: %s", line, got)
 		}
+	}
+}
+
+// The query holds for each message of a stream, and is parsed once: it may be much longer
+// than they are.
+func TestQueryOfStream(t *testing.T) {
+	var got []*pb.UpdateBookRequest
+	h := newHandler(t, &library{imports: func(s grpc.ClientStreamingServer[pb.UpdateBookRequest, pb.Books]) error {
+		got = nil
+		for {
+			r, err := s.Recv()
+			if errors.Is(err, io.EOF) {
+				return s.SendAndClose(new(pb.Books))
+			}
+			if err != nil {
+				return err
+			}
+			got = append(got, r)
+		}
+	}}, rpc.Config{})
+	const path = "POST /v1/shelves/a/books:import?"
+	serve(h, request(path+"tags=x&tags=y&note=n", `{"id":1}{"id":2}`))
+	if len(got) != 2 {
+		t.Fatalf("the handler got %v", got)
+	}
+	for i, r := range got {
+		want := &pb.UpdateBookRequest{Book: &pb.Book{Name: "shelves/a", Id: int64(i + 1)}, Tags: []string{"x", "y"}, Note: "n"}
+		if !proto.Equal(r, want) {
+			t.Errorf("message %d is %v, want %v", i, r, want)
+		}
+	}
+	const params, messages = 1000, 100
+	long := path + strings.Repeat("%75nknown&", params)
+	if n := testing.AllocsPerRun(1, func() { serve(h, request(long, strings.Repeat("{}", messages))) }); n > params*messages/2 {
+		t.Errorf("%v allocations for %d messages with a query of %d parameters", n, messages, params)
 	}
 }
