@@ -64,6 +64,9 @@ func (p originPolicy) preflight(w http.ResponseWriter, r *http.Request, origin, 
 		p.forbid(w, r, notAllowed(origin))
 		return
 	}
+	if slices.Contains(strings.Split(methods, ", "), "*") { // which of a request with cookies would mean no other
+		methods += ", " + r.Header.Get("Access-Control-Request-Method")
+	}
 	h.Set("Access-Control-Allow-Methods", methods)
 	if names := r.Header["Access-Control-Request-Headers"]; len(names) > 0 {
 		h.Set("Access-Control-Allow-Headers", strings.Join(names, ", "))

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"oneport/mux"
+	librarypb "oneport/mux/internal/rest/resttest"
 	"oneport/mux/muxtest"
 	pb "oneport/proto/echo"
 	hellopb "oneport/proto/helloworld"
@@ -128,6 +129,19 @@ func TestRouteOrigins(t *testing.T) {
 		if tt.allow != "" && !(strings.Contains(exposed, "X-Header") && strings.Contains(exposed, "Trailer-X-Trailer")) {
 			t.Errorf("%q: %s %s of %s exposes %q", tt.server, tt.method, tt.path, tt.origin, exposed)
 		}
+	}
+}
+
+// To a page that sends cookies "*" is a method of that name, so a path that takes all
+// methods names the one that is asked for.
+func TestPreflightOfAllMethods(t *testing.T) {
+	const app = "https://app.example.com"
+	s := mux.NewServer(mux.WithAllowedOrigins(app))
+	librarypb.RegisterLibraryServer(s, librarypb.UnimplementedLibraryServer{})
+	t.Cleanup(func() { s.Close() })
+	res := serve(s, "OPTIONS", "/v1/any/1", "", map[string]string{"Origin": app, "Access-Control-Request-Method": "PUT"})
+	if got := res.Header.Get("Access-Control-Allow-Methods"); res.StatusCode != 204 || got != "*, PUT" {
+		t.Errorf("preflight for PUT = %s, methods %q, want *, PUT", res.Status, got)
 	}
 }
 
