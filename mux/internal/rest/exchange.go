@@ -24,8 +24,10 @@ type exchange struct {
 	route    *Route
 	captured []string  // by the variables of the route
 	captures [4]string // where captured begins
-	json     rpc.Codec
 	call     rpc.Call
+
+	json        rpc.Codec
+	unpopulated rpc.Codec // the same, but writes "0", false, [] and so on for what is not there
 
 	r      *http.Request
 	http   *http.ResponseController

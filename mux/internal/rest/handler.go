@@ -24,12 +24,18 @@ type Handler struct {
 	reg    *rpc.Registry
 	routes []*Route
 	router router
+
+	unpopulated rpc.Codec // see exchange
 }
 
 var _ http.Handler = (*Handler)(nil)
 
 // New returns a Handler for methods of reg, as yet without any.
-func New(reg *rpc.Registry) *Handler { return &Handler{reg: reg} }
+func New(reg *rpc.Registry) *Handler {
+	opts := reg.JSONOptions()
+	opts.EmitUnpopulated = true
+	return &Handler{reg: reg, unpopulated: rpc.NewJSON(opts)}
+}
 
 // Add adds the routes of a registered service. The error says which rule is wrong, or which
 // two stand for the same requests.
@@ -84,7 +90,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.split(r.URL.EscapedPath()) {
 		route = h.router.find(r.Method, &p)
 	}
-	x := &exchange{w: w, r: r, http: http.NewResponseController(w), route: route, json: h.reg.JSON()}
+	x := &exchange{w: w, r: r, http: http.NewResponseController(w), route: route, json: h.reg.JSON(), unpopulated: h.unpopulated}
 	if route == nil {
 		x.refuseMethod(h.Methods(r))
 		return

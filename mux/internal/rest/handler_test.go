@@ -231,6 +231,11 @@ func TestJSONOptions(t *testing.T) {
 	if want := `{"author":{"name":"authors/x"},"genre":2,"due_at":"2020-02-03T04:05:06Z"}`; got != want {
 		t.Errorf("answer is %s, want %s", got, want)
 	}
+	for query, want := range map[string]string{"": "0", "?pages=1": "2"} {
+		if got := text(t, serve(h, request("GET /v1/books:genre"+query, ""))); got != want {
+			t.Errorf("a field alone, %q: %s, want %s", query, got, want)
+		}
+	}
 	h = newHandler(t, new(library), rpc.Config{JSON: protojson.MarshalOptions{EmitUnpopulated: true}})
 	got = text(t, serve(h, request("GET /v1/books:first?pages=1", "")))
 	if !strings.HasPrefix(got, `{"name":"a","id":"0","author":null,"genre":"GENRE_UNSPECIFIED","tags":[],`) {

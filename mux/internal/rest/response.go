@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"oneport/mux/internal/rpc"
@@ -65,7 +64,7 @@ func (x *exchange) encodeJSON(b []byte, m any) ([]byte, error) {
 		return x.json.Append(b, msg.Get(fd).Message().Interface())
 	}
 	// Only messages have JSON, so one with this field alone.
-	codec, only := unpopulated, msg.New()
+	codec, only := x.unpopulated, msg.New()
 	if msg.Has(fd) {
 		codec = x.json
 		only.Set(fd, msg.Get(fd))
@@ -85,9 +84,6 @@ func (x *exchange) encodeJSON(b []byte, m any) ([]byte, error) {
 	}
 	return append(b, "null"...), nil
 }
-
-// unpopulated writes "0", false, [] and so on for what is not there.
-var unpopulated = rpc.NewJSON(protojson.MarshalOptions{EmitUnpopulated: true})
 
 // output is an answer of a handler as its .proto file says it is.
 func (x *exchange) output(m any) (protoreflect.Message, error) {
