@@ -24,8 +24,15 @@ func (c *conn) RemoteAddr() net.Addr        { return c.remote }
 
 // Close lets the peer read what has been written to it, then io.EOF.
 func (c *conn) Close() error {
-	c.in.set(func() { c.in.noReader = true })
-	c.out.set(func() { c.out.noWriter = true })
+	c.in.set(func() {
+		c.in.noReader = true
+		c.in.reader.stop()
+		c.in.buf = bytes.Buffer{}
+	})
+	c.out.set(func() {
+		c.out.noWriter = true
+		c.out.writer.stop()
+	})
 	return nil
 }
 
@@ -59,6 +66,15 @@ const pipeBytes = 64 << 10
 type deadline struct {
 	timer  *time.Timer // of the deadline that is set and still to come
 	passed bool
+}
+
+// stop ends the waiting for d, which in a bubble, where time may stand still, can be without
+// an end, and would keep the connection in memory.
+func (d *deadline) stop() {
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
 }
 
 func newPipe() *pipe {
@@ -120,13 +136,10 @@ func (p *pipe) set(change func()) {
 // setDeadline sets d, one of p's, to t. Zero means none.
 func (p *pipe) setDeadline(d *deadline, t time.Time) {
 	p.set(func() {
-		if d.timer != nil {
-			d.timer.Stop()
-			d.timer = nil
-		}
+		d.stop()
 		wait := time.Until(t)
 		d.passed = !t.IsZero() && wait <= 0
-		if t.IsZero() || d.passed {
+		if t.IsZero() || d.passed || p.noReader && d == &p.reader || p.noWriter && d == &p.writer {
 			return
 		}
 		var timer *time.Timer

@@ -41,20 +41,27 @@ type dialer struct {
 	http2  bool // each is a stream
 
 	mu   sync.Mutex
-	open []io.Closer // guarded by mu
+	open map[io.Closer]struct{} // guarded by mu
 }
 
 // Close cuts all sockets without a word.
 func (d *dialer) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, ws := range d.open {
+	for ws := range d.open {
 		ws.Close()
 	}
 	return nil
 }
 
-// dial opens a socket. The error is a status.
+// forget lets go of a socket whose call is over.
+func (d *dialer) forget(ws io.Closer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.open, ws)
+}
+
+// dial opens a socket for a call with this context. The error is a status.
 func (d *dialer) dial(ctx context.Context, path string, header http.Header, subprotocols ...string) (*websocket.Conn, error) {
 	scheme, wsd := "ws", websocket.Dialer{NetDialContext: d.server.DialContext, Subprotocols: subprotocols}
 	switch {
@@ -75,7 +82,14 @@ func (d *dialer) dial(ctx context.Context, path string, header http.Header, subp
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.open = append(d.open, ws)
+	if d.open == nil {
+		d.open = make(map[io.Closer]struct{})
+	}
+	d.open[ws] = struct{}{}
+	context.AfterFunc(ctx, func() {
+		ws.Close()
+		d.forget(ws)
+	})
 	return ws, nil
 }
 
