@@ -264,3 +264,35 @@ func TestHandleWebSocket(t *testing.T) {
 		}
 	}
 }
+
+// A call by curl, of a service that is not there, says so in JSON, unless somebody has its path.
+func TestMisspeltCall(t *testing.T) {
+	bare := muxtest.New(t, services)
+	own := muxtest.New(t, func(s *mux.Server) {
+		services(s)
+		s.Handle("/", text("own"))
+	})
+	const unknown = `{"code":"unimplemented","message":"unknown service helloworld.Greetr"}`
+	for _, tt := range []struct {
+		server              *muxtest.Server
+		method, path, media string
+		code                int
+		want                string
+	}{
+		{bare, "POST", "/helloworld.Greetr/SayHello", "application/json", 404, unknown},
+		{bare, "POST", "/helloworld.Greetr/SayHello", "application/proto; x=y", 404, unknown},
+		{bare, "POST", "/helloworld.Greetr/SayHello", "text/plain", 404, "404 page not found\n"},
+		{bare, "GET", "/helloworld.Greetr/SayHello", "application/json", 404, "404 page not found\n"},
+		{bare, "POST", "/helloworld.Greetr/", "application/json", 404, "404 page not found\n"},
+		{bare, "POST", "/helloworld.Greetr/SayHello/", "application/json", 404, "404 page not found\n"},
+		{bare, "POST", "/v1/notes", "application/json", 404, "404 page not found\n"},
+		{own, "POST", "/helloworld.Greetr/SayHello", "application/json", 200, "own"},
+	} {
+		for major, c := range map[int]*http.Client{1: tt.server.HTTP1(), 2: tt.server.HTTP2()} {
+			res, body := ask(t, c, tt.method, tt.path, "{}", "Content-Type: "+tt.media)
+			if res.StatusCode != tt.code || body != tt.want {
+				t.Errorf("HTTP/%d: %s %s in %s = %s %q, want %d %q", major, tt.method, tt.path, tt.media, res.Status, body, tt.code, tt.want)
+			}
+		}
+	}
+}

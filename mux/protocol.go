@@ -28,6 +28,7 @@ func (s *Server) protocols() []protocol {
 		{"rest", s.isRoute, s.origins.cors(s.rest, s.rest.Methods)},
 		{"handlers", s.hasHandler, s.handlers},
 		{"ws-echo", exactly("/ws"), s.websocket(http.HandlerFunc(s.sockets.Echo))},
+		{"misspelt calls", isUnaryPost, s.origins.cors(s.web, callMethods)},
 		{"pages", func(*http.Request) bool { return true }, s.pages()},
 	}
 }
@@ -81,7 +82,30 @@ func (s *Server) isNobodys(r *http.Request) bool {
 
 // isRoute tells whether the path of r is one of a google.api.http option, and nobody's
 // else.
-func (s *Server) isRoute(r *http.Request) bool { return s.rest.Match(r) && s.isNobodys(r) }
+func (s *Server) isRoute(r *http.Request) bool {
+	return s.rest.Match(r) && !s.isPage(r.URL.Path) && s.isNobodys(r)
+}
+
+// isPage tells whether a path is that of a page that others count on, probes above all: a
+// rule such as /{name} is not meant for it.
+func (s *Server) isPage(path string) bool {
+	switch path {
+	case "/healthz", "/readyz", "/ws":
+		return true
+	case "/openapi.json", "/descriptors.binpb":
+		return s.cfg.openAPI
+	}
+	return false
+}
+
+// isUnaryPost tells whether r may be a unary call by Connect, without the header that would say
+// so: a message posted to the path of a method. It may be anything else as well.
+func isUnaryPost(r *http.Request) bool {
+	service, method, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	media, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	return r.Method == http.MethodPost && strings.Contains(service, ".") && method != "" && !strings.Contains(method, "/") &&
+		(strings.EqualFold(media, "application/json") || strings.EqualFold(media, "application/proto"))
+}
 
 // callMethods are the HTTP methods of the RPC protocols.
 func callMethods(*http.Request) string { return "GET, POST" }

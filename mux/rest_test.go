@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 
@@ -147,23 +148,7 @@ func TestPreflightOfAllMethods(t *testing.T) {
 
 // Two methods for the same requests are a mistake that registration tells of.
 func TestRouteConflict(t *testing.T) {
-	opts := new(descriptorpb.MethodOptions)
-	proto.SetExtension(opts, annotations.E_Http, &annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: "/v1/{message=echo/*}"}})
-	file := &descriptorpb.FileDescriptorProto{
-		Name: proto.String("mux_test/rest.proto"), Package: proto.String("mux_test"), Dependency: []string{"echo/echo.proto"},
-		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("Clash"), Method: []*descriptorpb.MethodDescriptorProto{{
-			Name: proto.String("Echo"), InputType: proto.String(".echo.v1.EchoRequest"), OutputType: proto.String(".echo.v1.EchoResponse"), Options: opts,
-		}}}},
-	}
-	fd, err := protodesc.NewFile(file, protoregistry.GlobalFiles)
-	if err == nil {
-		err = protoregistry.GlobalFiles.RegisterFile(fd)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	clash := pb.EchoService_ServiceDesc
-	clash.ServiceName, clash.Streams = "mux_test.Clash", nil
+	clash := ruled(t, "Clash", &pb.EchoService_ServiceDesc, "Echo", &annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: "/v1/{message=echo/*}"}})
 	s := mux.NewServer()
 	echo.Register(s)
 	defer func() {
@@ -173,7 +158,78 @@ func TestRouteConflict(t *testing.T) {
 			t.Errorf("panic %q, want %q", got, want)
 		}
 	}()
-	s.RegisterService(&clash, pb.UnimplementedEchoServiceServer{})
+	s.RegisterService(clash, pb.UnimplementedEchoServiceServer{})
+}
+
+// ruled is a service of the name mux_test.NAME, with one method of another service and this
+// rule for it.
+func ruled(t *testing.T, name string, of *grpc.ServiceDesc, method string, rule *annotations.HttpRule) *grpc.ServiceDesc {
+	t.Helper()
+	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(of.ServiceName + "." + method))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := protodesc.ToMethodDescriptorProto(found.(protoreflect.MethodDescriptor))
+	m.Options = new(descriptorpb.MethodOptions)
+	proto.SetExtension(m.Options, annotations.E_Http, rule)
+	fd, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Name: proto.String("mux_test/" + name), Package: proto.String("mux_test"), Dependency: []string{found.ParentFile().Path()},
+		Service: []*descriptorpb.ServiceDescriptorProto{{Name: &name, Method: []*descriptorpb.MethodDescriptorProto{m}}},
+	}, protoregistry.GlobalFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := protoregistry.GlobalFiles.FindFileByPath(fd.Path()); err != nil { // else from an earlier run, and the same
+		if err := protoregistry.GlobalFiles.RegisterFile(fd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i := slices.IndexFunc(of.Methods, func(d grpc.MethodDesc) bool { return d.MethodName == method })
+	return &grpc.ServiceDesc{ServiceName: "mux_test." + name, HandlerType: of.HandlerType, Methods: of.Methods[i : i+1]}
+}
+
+type nameEcho struct{ pb.UnimplementedEchoServiceServer }
+
+func (nameEcho) Echo(_ context.Context, req *pb.EchoRequest) (*pb.EchoResponse, error) {
+	return &pb.EchoResponse{Message: req.Message}, nil
+}
+
+// A variable is not meant for the pages that probes and others count on.
+func TestPagesBeforeRoutes(t *testing.T) {
+	desc := ruled(t, "Names", &pb.EchoService_ServiceDesc, "Echo", &annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: "/{message}"}})
+	for _, openAPI := range []bool{false, true} {
+		var opts []mux.Option
+		if openAPI {
+			opts = append(opts, mux.WithOpenAPI(nil))
+		}
+		s := muxtest.New(t, func(s *mux.Server) { s.RegisterService(desc, nameEcho{}) }, opts...)
+		for path, page := range map[string]bool{
+			"/healthz": true, "/readyz": true, "/ws": true, "/openapi.json": openAPI, "/descriptors.binpb": openAPI,
+			"/other": false, "/healthz2": false,
+		} {
+			_, body := ask(t, s.HTTP1(), "GET", path, "")
+			if got := body == `{"message":"`+path[1:]+`"}`; got == page {
+				t.Errorf("with OpenAPI %t: GET %s = %.100q, want a page: %t", openAPI, path, body, page)
+			}
+		}
+	}
+}
+
+// bookless tells what a handler sees of the field that is the body.
+type bookless struct{ librarypb.UnimplementedLibraryServer }
+
+func (bookless) UpdateBook(_ context.Context, req *librarypb.UpdateBookRequest) (*librarypb.UpdateBookRequest, error) {
+	return &librarypb.UpdateBookRequest{Note: fmt.Sprint(req.Book != nil)}, nil
+}
+
+// A field that is the body is there without a body as well, since grpc-gateway has it so.
+func TestFieldWithoutBody(t *testing.T) {
+	desc := ruled(t, "Books", &librarypb.Library_ServiceDesc, "UpdateBook", &annotations.HttpRule{
+		Pattern: &annotations.HttpRule_Post{Post: "/v1/bookless"}, Body: "book"})
+	s := muxtest.New(t, func(s *mux.Server) { s.RegisterService(desc, bookless{}) })
+	if _, got := ask(t, s.HTTP1(), "POST", "/v1/bookless", ""); got != `{"note":"true"}` {
+		t.Errorf("without a body: %s", got)
+	}
 }
 
 // The options for JSON hold wherever there is JSON.

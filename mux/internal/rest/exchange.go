@@ -166,6 +166,9 @@ func (x *exchange) setBody(pm proto.Message, b []byte) error {
 	}
 	if len(b) == 0 {
 		proto.Reset(pm)
+		if field != nil && single(field) != nil {
+			pm.ProtoReflect().Mutable(field) // handlers count on it, as behind grpc-gateway
+		}
 		return nil
 	}
 	target := pm
