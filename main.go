@@ -67,12 +67,26 @@ func (f *flags) Validate() error {
 		return errors.New("--cert and --key go together: give both or neither")
 	case f.TLS == "off" && (f.Cert != "" || f.ClientCA != ""):
 		return errors.New("--cert, --key and --client-ca need TLS: drop --tls=off")
+	case checkAddr(f.Addr) != nil:
+		return checkAddr(f.Addr)
 	case f.DrainDelay < 0:
 		return errors.New("--drain-delay must not be negative")
 	case f.DrainTimeout <= 0:
 		return errors.New("--drain-timeout must be above zero; it includes --drain-delay")
 	}
 	return checkOrigins(f.AllowOrigin)
+}
+
+// checkAddr takes what can be listened on, as far as that can be told without trying.
+func checkAddr(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return fmt.Errorf("--addr %.100q is not HOST:PORT, such as 127.0.0.1:8080, or :8080 for all addresses", addr)
+	}
+	return nil
 }
 
 // checkOrigins asks mux, which panics as for any option of a program.

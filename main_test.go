@@ -334,7 +334,9 @@ func TestExitCodes(t *testing.T) {
 		{"drain timeout", []string{"--drain-timeout=0s"}, 2, "--drain-timeout"},
 		{"missing cert", []string{"--cert=" + dir + "/c", "--key=" + dir + "/k"}, 1, dir + "/c"},
 		{"address in use", []string{"--tls=off", "--addr=" + busy.Addr().String()}, 3, "choose another --addr"},
-		{"bad address", []string{"--tls=off", "--addr=nowhere"}, 3, "choose another --addr"},
+		{"no such address", []string{"--tls=off", "--addr=192.0.2.1:0"}, 3, "choose another --addr"},
+		{"port alone", []string{"--addr=8080"}, 2, "such as 127.0.0.1:8080, or :8080"},
+		{"port too high", []string{"--addr=:65536"}, 2, "is not HOST:PORT"},
 		{"addr file", []string{"--tls=off", "--addr=127.0.0.1:0", "--addr-file=" + dir + "/none/addr"}, 1, "--addr-file"},
 	}
 	for _, tt := range tests {

@@ -132,6 +132,9 @@ func (p originPolicy) hasHost(host string) bool {
 }
 
 func notAllowed(origin string) error {
+	if origin == "null" { // of a file, or a frame in a sandbox; it cannot be named
+		return fmt.Errorf("pages without an origin may not connect here; only WithAllowedOrigins(\"*\"), or --allow-origin '*', lets them")
+	}
 	return fmt.Errorf("pages of %.200s may not connect here; the server allows that with WithAllowedOrigins(%.200q), or --allow-origin", origin, origin)
 }
 
