@@ -176,8 +176,10 @@ func WithLogger(log *slog.Logger) Option {
 }
 
 // WithGRPCServerOptions adds options for the native gRPC transport, such as
-// keepalive. Interceptors, stats handlers and the message limit belong in the
-// options of this package, which hold for every protocol.
+// keepalive. They hold there alone: an interceptor given here lets every call of another
+// protocol, also of native gRPC on a shared connection, pass by it, and so does a limit.
+// WithUnaryInterceptor, WithStreamInterceptor, WithStatsHandler and WithMaxMessageBytes
+// hold for all.
 func WithGRPCServerOptions(opts ...grpc.ServerOption) Option {
 	return func(c *config) { c.grpcOptions = append(c.grpcOptions, opts...) }
 }
