@@ -188,7 +188,9 @@ func ruled(t *testing.T, name string, of *grpc.ServiceDesc, method string, rule 
 	return &grpc.ServiceDesc{ServiceName: "mux_test." + name, HandlerType: of.HandlerType, Methods: of.Methods[i : i+1]}
 }
 
-type nameEcho struct{ pb.UnimplementedEchoServiceServer }
+type nameEcho struct {
+	pb.UnimplementedEchoServiceServer
+}
 
 func (nameEcho) Echo(_ context.Context, req *pb.EchoRequest) (*pb.EchoResponse, error) {
 	return &pb.EchoResponse{Message: req.Message}, nil
@@ -216,7 +218,9 @@ func TestPagesBeforeRoutes(t *testing.T) {
 }
 
 // bookless tells what a handler sees of the field that is the body.
-type bookless struct{ librarypb.UnimplementedLibraryServer }
+type bookless struct {
+	librarypb.UnimplementedLibraryServer
+}
 
 func (bookless) UpdateBook(_ context.Context, req *librarypb.UpdateBookRequest) (*librarypb.UpdateBookRequest, error) {
 	return &librarypb.UpdateBookRequest{Note: fmt.Sprint(req.Book != nil)}, nil
