@@ -136,7 +136,8 @@ func (s *Server) GetServiceInfo() map[string]grpc.ServiceInfo {
 // ServeMux does and once the server has started. The program's handlers come
 // before the built-in pages ("/", "/healthz", "/readyz", "/ws", and those of
 // WithOpenAPI) and after the RPC protocols; and before the paths of google.api.http
-// options, but for a pattern that is "/" alone, which comes after those.
+// options, but for a pattern that is "/" alone, which comes after those. Of the built-in
+// pages all but "/" come before such paths.
 func (s *Server) Handle(pattern string, h http.Handler) {
 	if s.reg.Frozen() {
 		panic("mux: Handle " + pattern + ": the server has started; register before Serve")
