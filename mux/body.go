@@ -56,11 +56,11 @@ func watchBody(w http.ResponseWriter, r *http.Request) (watched *http.Request, d
 	}
 	b := &watchedBody{ReadCloser: r.Body, conn: http.NewResponseController(w), http1: r.ProtoMajor == 1}
 	b.timer = time.AfterFunc(bodyStall, b.giveUp)
-	watched = r.WithContext(r.Context())
-	watched.Body = b
-	return watched, func() {
+	other := r.WithContext(r.Context())
+	other.Body = b
+	return other, func() {
 		b.done(w)
-		r.MultipartForm = watched.MultipartForm // whose files net/http removes
+		r.MultipartForm = other.MultipartForm // whose files net/http removes
 	}
 }
 

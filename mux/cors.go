@@ -13,6 +13,8 @@ import (
 // hours, the most that Chromium takes.
 const preflightAge = "7200"
 
+var varyOrigin = []string{"Origin"} // which nobody changes
+
 // cors lets pages call next, methods by some protocol, as far as the policy says: those of
 // this origin, of an allowed one, and no others. methods are those of HTTP that a request
 // may have in place of its own. A page of an allowed origin may
@@ -20,7 +22,11 @@ const preflightAge = "7200"
 // it, not with cookies (https://fetch.spec.whatwg.org/#http-cors-protocol).
 func (p originPolicy) cors(next http.Handler, methods func(*http.Request) string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Add("Vary", "Origin")
+		if h := w.Header(); h["Vary"] == nil {
+			h["Vary"] = varyOrigin
+		} else {
+			h.Add("Vary", "Origin")
+		}
 		origin := r.Header.Get("Origin")
 		if r.Method == http.MethodOptions && origin != "" && r.Header.Get("Access-Control-Request-Method") != "" {
 			p.preflight(w, r, origin, methods(r))

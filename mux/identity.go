@@ -94,7 +94,8 @@ func withIdentity(r *http.Request) *http.Request {
 		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && r.TLS == nil {
 			// Set in place: r is net/http's until the first handler, which
 			// this is, and a copy would cost every request one.
-			r.TLS = &info.State
+			state := info.State
+			r.TLS = &state
 		}
 		return r
 	}

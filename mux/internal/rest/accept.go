@@ -22,6 +22,14 @@ const (
 var mediaTypes = [...]string{whole: typeJSON, ndjson: "application/x-ndjson", events: "text/event-stream", array: typeJSON,
 	raw: "application/octet-stream"} // where the message does not say
 
+// contentTypes are the same as values of a header field, which nobody changes.
+var contentTypes = func() (values [len(mediaTypes)][]string) {
+	for f, t := range mediaTypes {
+		values[f] = []string{t}
+	}
+	return values
+}()
+
 const typeJSON = "application/json"
 
 // formOf chooses the form of an answer: for a stream by the Accept header (RFC 9110

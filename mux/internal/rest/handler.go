@@ -70,35 +70,40 @@ func (h *Handler) Match(r *http.Request) bool {
 	if len(h.routes) == 0 || strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		return false
 	}
-	var p path
-	return p.split(r.URL.EscapedPath()) && h.router.fits(&p)
+	p := newPath(r)
+	if p == nil {
+		return false
+	}
+	defer p.release()
+	return h.router.fits(p)
 }
 
 // Methods returns the HTTP methods that the path of r takes, as in an Allow header.
 func (h *Handler) Methods(r *http.Request) string {
-	var p path
-	if !p.split(r.URL.EscapedPath()) {
+	p := newPath(r)
+	if p == nil {
 		return ""
 	}
-	return strings.Join(h.router.methods(&p), ", ")
+	defer p.release()
+	return strings.Join(h.router.methods(p), ", ")
 }
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var p path
-	var route *Route
-	if p.split(r.URL.EscapedPath()) {
-		route = h.router.find(r.Method, &p)
+	x := &exchange{w: w, r: r, http: http.NewResponseController(w), json: h.reg.JSON(), unpopulated: h.unpopulated}
+	if p := newPath(r); p != nil {
+		if x.route = h.router.find(r.Method, p); x.route != nil {
+			x.captured = x.route.template.captures(x.captures[:0], p)
+		}
+		p.release()
 	}
-	x := &exchange{w: w, r: r, http: http.NewResponseController(w), route: route, json: h.reg.JSON(), unpopulated: h.unpopulated}
-	if route == nil {
+	if x.route == nil {
 		x.refuseMethod(h.Methods(r))
 		return
 	}
-	x.captured = route.template.captures(x.captures[:0], &p)
 	// To see whether there is more than that one byte more is read.
 	x.body = body{src: r.Body, http: x.http, limit: min(h.reg.MaxMessageBytes(), math.MaxInt-1)}
-	x.form = route.formOf(r.Header)
+	x.form = x.route.formOf(r.Header)
 	if x.form == events && r.Header.Get("Last-Event-Id") == lastEvent {
 		// The only answer after which an EventSource does not ask again.
 		w.WriteHeader(http.StatusNoContent)

@@ -123,10 +123,11 @@ func (x *exchange) begin(size int, contentType string) {
 	}
 	x.begun = true
 	h := x.w.Header()
-	if contentType == "" {
-		contentType = mediaTypes[x.form]
+	if contentType == "" || contentType == mediaTypes[x.form] {
+		h["Content-Type"] = contentTypes[x.form]
+	} else {
+		h.Set("Content-Type", contentType)
 	}
-	h.Set("Content-Type", contentType)
 	h["X-Content-Type-Options"] = nosniff
 	if x.route.Method.ServerStreams {
 		h.Add("Vary", "Accept")

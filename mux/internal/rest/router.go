@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // path is the path of a request, cut at its slashes.
@@ -14,6 +15,25 @@ type path struct {
 	last     string   // the last of raw, with the verb
 
 	few [8]string // where raw begins
+}
+
+// paths holds *path, since each request needs some for a moment.
+var paths = sync.Pool{New: func() any { return new(path) }}
+
+// newPath returns the path of r, to be released, or nil if it is on no route, whatever
+// those are.
+func newPath(r *http.Request) *path {
+	p := paths.Get().(*path)
+	if !p.split(r.URL.EscapedPath()) {
+		p.release()
+		return nil
+	}
+	return p
+}
+
+func (p *path) release() {
+	*p = path{}
+	paths.Put(p)
 }
 
 // split cuts an escaped path. It reports false for one that is on no route, whatever those
@@ -43,7 +63,7 @@ func (p *path) split(escaped string) bool {
 func (p *path) setVerb(verb string) bool {
 	n := len(p.raw)
 	if verb == "" {
-		if n > 0 {
+		if n > 0 && p.raw[n-1] != p.last {
 			p.raw[n-1], p.segments[n-1] = p.last, unescape(p.last)
 		}
 		return true

@@ -3,6 +3,7 @@ package rpc
 import (
 	"encoding/base64"
 	"maps"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -14,19 +15,29 @@ import (
 // become lower case; hop-by-hop fields (RFC 9110 §7.6.1), the WebSocket
 // handshake and what gRPC reserves for itself are left out; values of keys that
 // end in "-bin" are split at commas and decoded from base64. host becomes
-// ":authority".
+// ":authority". The values of header are the metadata's as well, so they must not be
+// changed any more.
 //
 // The error is INVALID_ARGUMENT, names the key, and is safe for the client.
 func RequestMetadata(header map[string][]string, host string) (metadata.MD, error) {
 	md := make(metadata.MD, len(header)+1)
-	connection := connectionOptions(header)
+	var connection []string
 	for name, values := range header {
-		key := strings.ToLower(name)
-		if reservedRequest(key) || connection[key] {
+		key, ok := commonKeys[name]
+		if !ok {
+			key = strings.ToLower(name)
+		}
+		if key == "connection" {
+			connection = append(connection, values...)
+		}
+		if reservedRequest(key) {
 			continue
 		}
 		if !strings.HasSuffix(key, binarySuffix) {
-			md[key] = append(md[key], values...)
+			if others := md[key]; others != nil { // in another case
+				values = slices.Concat(others, values)
+			}
+			md[key] = values
 			continue
 		}
 		for _, v := range values {
@@ -41,10 +52,27 @@ func RequestMetadata(header map[string][]string, host string) (metadata.MD, erro
 			}
 		}
 	}
+	// Further fields that the sender means for this hop only.
+	for _, v := range connection {
+		for option := range strings.SplitSeq(v, ",") {
+			delete(md, strings.ToLower(strings.TrimSpace(option)))
+		}
+	}
 	if host != "" {
 		md[":authority"] = []string{host}
 	}
 	return md, nil
+}
+
+// commonKeys are the keys of fields that many requests have, so that not each makes them
+// anew.
+var commonKeys = make(map[string]string)
+
+func init() {
+	for _, name := range []string{"Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Connection", "Content-Length", "Content-Type",
+		"Cookie", "Origin", "Referer", "Traceparent", "Tracestate", "User-Agent", "X-Forwarded-For", "X-Forwarded-Proto", "X-Request-Id"} {
+		commonKeys[name] = strings.ToLower(name)
+	}
 }
 
 const binarySuffix = "-bin"
@@ -58,26 +86,6 @@ func decodeBinary(v string) (string, error) {
 	}
 	b, err := enc.DecodeString(v)
 	return string(b), err
-}
-
-// connectionOptions are the further fields a sender has named as meant for this
-// hop only (RFC 9110 §7.6.1).
-func connectionOptions(header map[string][]string) map[string]bool {
-	var opts map[string]bool
-	for name, values := range header {
-		if !strings.EqualFold(name, "Connection") {
-			continue
-		}
-		for _, v := range values {
-			for opt := range strings.SplitSeq(v, ",") {
-				if opts == nil {
-					opts = make(map[string]bool)
-				}
-				opts[strings.ToLower(strings.TrimSpace(opt))] = true
-			}
-		}
-	}
-	return opts
 }
 
 // AddHeader adds metadata of a server to an HTTP header or trailer by add. Values
