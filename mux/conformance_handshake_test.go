@@ -51,6 +51,9 @@ func TestWebSocketHandshake(t *testing.T) {
 			}{
 				{"H1 no Upgrade", "GET " + e.Path + " HTTP/1.1\r\nHost: localhost\r\n\r\n", noUpgrade, wantUpgrade},
 				{"H1 other Upgrade", edit("Upgrade: websocket", "Upgrade: foo"), noUpgrade, nil},
+				{"H1 Upgrade in capitals", edit("Upgrade: websocket", "Upgrade: WebSocket"), 101, nil},
+				{"H1 Upgrade is a list", edit("Upgrade: websocket", "Upgrade: h2c, websocket"), 101, nil},
+				{"H1 Upgrade is in two lines", edit("Upgrade: websocket", "Upgrade: h2c\r\nUpgrade: websocket"), 101, nil},
 				{"H2 no Connection", edit("Connection: Upgrade", "Connection: keep-alive"), 400, nil},
 				{"H3 Connection is a list", edit("Connection: Upgrade", "Connection: keep-alive, Upgrade"), 101, nil},
 				{"H4 version 12", edit("Version: 13", "Version: 12"), 426, map[string]string{"Sec-WebSocket-Version": "13"}},

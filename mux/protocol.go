@@ -49,7 +49,7 @@ func (s *Server) hasHandler(r *http.Request) bool {
 // their paths. A WebSocket upgrade, unlike one to HTTP/2 that a call may offer, is for
 // others.
 func (s *Server) isCall(r *http.Request) bool {
-	return !isUpgrade(r) && (s.web.Match(r) || connectrpc.IsCall(r) && s.isNobodys(r))
+	return !socket.Asks(r) && (s.web.Match(r) || connectrpc.IsCall(r) && s.isNobodys(r))
 }
 
 // isSocketCall tells whether r opens a WebSocket for one call, at the path of its method.
@@ -57,17 +57,13 @@ func (s *Server) isCall(r *http.Request) bool {
 // does not may be for a handler that the program has there, and is else told what to
 // offer.
 func (s *Server) isSocketCall(r *http.Request) bool {
-	if !isUpgrade(r) {
+	if !socket.Asks(r) {
 		return false
 	}
 	if socket.Offers(r, wsrpc.WebSubprotocol) {
 		return s.web.Serves(r) || strings.Count(r.URL.Path, "/") == 2 && s.isNobodys(r)
 	}
 	return s.web.Serves(r) && !s.hasHandler(r)
-}
-
-func isUpgrade(r *http.Request) bool {
-	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
 }
 
 // isNobodys tells whether the program has no handler for r: one for everything is not
@@ -81,9 +77,9 @@ func (s *Server) isNobodys(r *http.Request) bool {
 }
 
 // isRoute tells whether the path of r is one of a google.api.http option, and nobody's
-// else.
+// else. A WebSocket is never for one.
 func (s *Server) isRoute(r *http.Request) bool {
-	return s.rest.Match(r) && !s.isPage(r.URL.Path) && s.isNobodys(r)
+	return !socket.Asks(r) && s.rest.Match(r) && !s.isPage(r.URL.Path) && s.isNobodys(r)
 }
 
 // isPage tells whether a path is that of a page that others count on, probes above all: a

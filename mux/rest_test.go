@@ -86,6 +86,21 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// A WebSocket is for no rule, though its path is on one; another upgrade may be left out.
+func TestRouteUpgrade(t *testing.T) {
+	s := mux.NewServer()
+	services(s)
+	s.Handle("/", text("own"))
+	for upgrade, want := range map[string]string{
+		"websocket": "own", "WebSocket": "own", "h2c, websocket": "own", "h2c": `{"message":"Hello ada"}`, "websockets": `{"message":"Hello ada"}`,
+	} {
+		res := serve(s, "GET", "/v1/hello/ada", "", map[string]string{"Connection": "Upgrade", "Upgrade": upgrade})
+		if got, err := io.ReadAll(res.Body); err != nil || string(got) != want {
+			t.Errorf("Upgrade: %s = %s, %v, want %s", upgrade, got, err, want)
+		}
+	}
+}
+
 // The policy for pages is that for calls, with the HTTP methods that a path has.
 func TestRouteOrigins(t *testing.T) {
 	servers := corsServers(t)

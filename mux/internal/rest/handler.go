@@ -64,10 +64,9 @@ func (h *Handler) Add(service string) error {
 // Routes returns all routes, by service in the order of Add and then by method.
 func (h *Handler) Routes() []*Route { return h.routes }
 
-// Match tells whether the path of r is on a route, whatever its HTTP method. A WebSocket
-// upgrade is not for a route.
+// Match tells whether the path of r is on a route, whatever its HTTP method.
 func (h *Handler) Match(r *http.Request) bool {
-	if len(h.routes) == 0 || strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+	if len(h.routes) == 0 {
 		return false
 	}
 	p := newPath(r)

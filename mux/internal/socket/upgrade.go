@@ -73,7 +73,7 @@ func check(r *http.Request, protocols []string) (protocol string, refused *refus
 		return "", &refusal{http.StatusBadRequest, "WebSocket needs HTTP/1.1"}
 	case r.Method != http.MethodGet:
 		return "", &refusal{http.StatusMethodNotAllowed, "a WebSocket begins with a GET request"}
-	case !hasToken(r.Header["Upgrade"], "websocket"):
+	case !Asks(r):
 		return "", &refusal{http.StatusUpgradeRequired, "this is a WebSocket endpoint: open it with a WebSocket client, at a ws:// or wss:// URL"}
 	case !hasToken(r.Header["Connection"], "upgrade"):
 		return "", &refusal{http.StatusBadRequest, "the request lacks Connection: Upgrade; a proxy on the way may have to be told to pass WebSocket on"}
@@ -96,6 +96,10 @@ func check(r *http.Request, protocols []string) (protocol string, refused *refus
 	}
 	return "", &refusal{http.StatusBadRequest, "none of the offered subprotocols is known; known: " + strings.Join(protocols, ", ")}
 }
+
+// Asks tells whether the client of r wants the protocol changed to WebSocket, maybe among
+// others (RFC 9110 §7.8). Whether it may have it is for Upgrade to say.
+func Asks(r *http.Request) bool { return hasToken(r.Header["Upgrade"], "websocket") }
 
 // Offers tells whether the client of r offers to speak a subprotocol.
 func Offers(r *http.Request, protocol string) bool {
