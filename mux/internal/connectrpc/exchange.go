@@ -2,6 +2,7 @@ package connectrpc
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -82,8 +83,13 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	n, err := b.src.Read(p)
-	if err == io.EOF {
+	switch {
+	case err == io.EOF:
 		b.ended.Store(true)
+	case err != nil:
+		if _, ok := errors.AsType[*http.MaxBytesError](err); !ok { // which connecthttp knows
+			err = rpc.ReadError(err)
+		}
 	}
 	if b.maxMessage == 0 {
 		return n, err

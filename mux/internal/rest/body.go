@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"compress/flate"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -60,10 +59,21 @@ func (s sourceReader) Read(p []byte) (int, error) { return s.b.readSource(p) }
 
 func (b *body) readSource(p []byte) (int, error) {
 	n, err := b.src.Read(p)
-	if err == io.EOF {
+	switch {
+	case err == io.EOF:
 		b.ended.Store(true)
+	case err != nil:
+		err = sourceError(err)
 	}
 	return n, err
+}
+
+// sourceError makes a status of what net/http says of a body.
+func sourceError(err error) error {
+	if big, ok := errors.AsType[*http.MaxBytesError](err); ok { // the program's own limit
+		return status.Errorf(codes.ResourceExhausted, "the body has more than %d bytes", big.Limit)
+	}
+	return rpc.ReadError(err)
 }
 
 // release gives back what b has borrowed. Nobody reads b any more.
@@ -107,7 +117,7 @@ func (b *body) chunk() ([]byte, error) {
 		case err == io.EOF:
 			return nil, io.EOF
 		case err != nil:
-			return nil, b.readError(err)
+			return nil, readError(err)
 		}
 	}
 }
@@ -130,20 +140,17 @@ func (b *body) appendAll(buf []byte) ([]byte, error) {
 		case err == io.EOF:
 			return buf, nil
 		case err != nil:
-			return buf, b.readError(err)
+			return buf, readError(err)
 		}
 	}
 }
 
-// readError makes a status of an error of Read.
-func (b *body) readError(err error) error {
+// readError makes a status of an error of Read: what is none yet is of gzip.
+func readError(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	if b.zipped && (errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, new(flate.CorruptInputError))) {
-		return status.Errorf(codes.InvalidArgument, "the body is not gzip, as its Content-Encoding says: %.200v", err)
-	}
-	return status.Errorf(codes.Unknown, "the body cannot be read: %.200v", err)
+	return status.Errorf(codes.InvalidArgument, "the body is not gzip, as its Content-Encoding says: %.200v", err)
 }
 
 // values cuts a stream of JSON values, with or without space between them, into these. It
@@ -223,7 +230,7 @@ func (b *body) more() error {
 		if err == io.EOF {
 			v.done = true
 		} else if err != nil {
-			return b.readError(err)
+			return readError(err)
 		}
 		if n > 0 {
 			return nil

@@ -281,17 +281,24 @@ func TestSingleAnswer(t *testing.T) {
 
 // A body that cannot be read, or whose client has gone, ends the call.
 func TestBodyFails(t *testing.T) {
-	broken := errors.New("broken")
 	for _, line := range []string{"POST /v1/shelves/1/books", "POST /v1/chat", "POST /v1/parts"} {
-		r := request(line, "{}")
-		r.Body = io.NopCloser(io.MultiReader(strings.NewReader(" "), iotest.ErrReader(broken)))
-		r.ContentLength = -1
-		if got := text(t, serve(newHandler(t, new(library), rpc.Config{}), r)); got != failed(codes.Unknown, "the body cannot be read: broken") {
-			t.Errorf("%s: %s", line, got)
+		for _, tt := range []struct {
+			err  error
+			want string
+		}{
+			{errors.New("broken"), failed(codes.InvalidArgument, "the request is cut short or malformed: broken")},
+			{&http.MaxBytesError{Limit: 1}, failed(codes.ResourceExhausted, "the body has more than 1 bytes")},
+		} {
+			r := request(line, "{}")
+			r.Body = io.NopCloser(io.MultiReader(strings.NewReader(" "), iotest.ErrReader(tt.err)))
+			r.ContentLength = -1
+			if got := text(t, serve(newHandler(t, new(library), rpc.Config{}), r)); got != tt.want {
+				t.Errorf("%s: %s, want %s", line, got, tt.want)
+			}
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		r = request(line, "{}").WithContext(ctx)
+		r := request(line, "{}").WithContext(ctx)
 		if got := text(t, serve(newHandler(t, new(library), rpc.Config{}), r)); got != failed(codes.Canceled, "context canceled") {
 			t.Errorf("%s, cancelled: %s", line, got)
 		}

@@ -3,7 +3,11 @@ package rpc
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"io"
+	"net"
+	"os"
 	"runtime/debug"
 	"strings"
 
@@ -45,6 +49,30 @@ func statusError(err error) error {
 // grpc-go.
 func ErrTooLarge(size, limit int) error {
 	return status.Errorf(codes.ResourceExhausted, "grpc: received message larger than max (%d vs. %d)", size, limit)
+}
+
+// ReadError is the status of a call whose request cannot be read to its end; err is what
+// the transport says of that. It is the client's fault in any case: one that has gone is
+// CANCELLED, one that was too slow DEADLINE_EXCEEDED, and what is left INVALID_ARGUMENT, a
+// request that is cut short or malformed. A status stays what it is.
+func ReadError(err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	switch { // without the text of a network, which has addresses
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, "the rest of the request has not come in time")
+	case hasGone(err):
+		return status.Error(codes.Canceled, "the client has gone before the end of its request")
+	}
+	return status.Errorf(codes.InvalidArgument, "the request is cut short or malformed: %s", clip(err.Error()))
+}
+
+// hasGone tells whether err says that a connection has ended. net/http has a text alone for
+// that over HTTP/2.
+func hasGone(err error) bool {
+	_, network := errors.AsType[net.Error](err)
+	return network || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) || err.Error() == "client disconnected"
 }
 
 // HTTPStatus is the status of HTTP for a code, as Connect has it for unary calls and

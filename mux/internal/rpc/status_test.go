@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"os"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -30,6 +33,31 @@ type hollow struct{}
 
 func (hollow) Error() string              { return "hollow" }
 func (hollow) GRPCStatus() *status.Status { return nil }
+
+// A request that cannot be read is the client's fault, in a way that depends on why.
+func TestReadError(t *testing.T) {
+	reset := &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)}
+	slow := &net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}
+	const malformed = "the request is cut short or malformed: "
+	for _, tt := range []struct {
+		err     error
+		code    codes.Code
+		message string
+	}{
+		{io.ErrUnexpectedEOF, codes.InvalidArgument, malformed + "unexpected EOF"},
+		{errors.New("\xff"), codes.InvalidArgument, malformed + "?"},
+		{errors.New(strings.Repeat("x", 1000)), codes.InvalidArgument, malformed + strings.Repeat("x", 200) + "…"},
+		{reset, codes.Canceled, "the client has gone before the end of its request"},
+		{fmt.Errorf("read: %w", net.ErrClosed), codes.Canceled, "the client has gone before the end of its request"},
+		{io.ErrClosedPipe, codes.Canceled, "the client has gone before the end of its request"},
+		{slow, codes.DeadlineExceeded, "the rest of the request has not come in time"},
+		{status.Error(codes.NotFound, "no a"), codes.NotFound, "no a"},
+	} {
+		if st := status.Convert(rpc.ReadError(tt.err)); st.Code() != tt.code || st.Message() != tt.message {
+			t.Errorf("%.50v gives %v: %s, want %v: %s", tt.err, st.Code(), st.Message(), tt.code, tt.message)
+		}
+	}
+}
 
 func TestHandlerErrors(t *testing.T) {
 	detailed, err := status.New(codes.NotFound, "no a").WithDetails(&errdetails.ErrorInfo{Reason: "R"})
