@@ -162,12 +162,16 @@ type values struct {
 }
 
 // next returns the next value of b, io.EOF after the last. It is there until next is called
-// again.
+// again. Before it, and at the end, there may be as many blanks as there may be bytes in a
+// message: compressed they cost the client nothing.
 func (b *body) next() ([]byte, error) {
 	v := &b.values
-	for {
+	for blanks := 0; ; {
 		for v.pos < len(v.buf) && isSpace(v.buf[v.pos]) {
-			v.pos++
+			if v.pos++; blanks == b.limit {
+				return nil, status.Errorf(codes.ResourceExhausted, "there are more than %d blanks between two messages", b.limit)
+			}
+			blanks++
 		}
 		if v.pos < len(v.buf) {
 			break

@@ -26,7 +26,8 @@ func parts(src io.Reader, limit int) ([]string, error) {
 	}
 }
 
-// A value of the limit is read; of one that is longer no more than a buffer is.
+// A value of the limit is read, after as many blanks; of one that is longer, and of more
+// blanks, no more than a buffer is.
 func TestValuesLimit(t *testing.T) {
 	const limit = 10
 	for _, tt := range []struct {
@@ -40,7 +41,10 @@ func TestValuesLimit(t *testing.T) {
 		{`{"a":1234}1234567890`, 2, false},
 		{`12345678901`, 0, true},
 		{`"23456789" "234567890"`, 1, true},
-		{strings.Repeat(" ", 1000) + `1`, 1, false},
+		{strings.Repeat(" ", limit) + `1` + strings.Repeat("\n", limit) + `"23456789"` + strings.Repeat("\t", limit), 2, false},
+		{strings.Repeat(" ", limit+1) + `1`, 0, true},
+		{`1` + strings.Repeat(" ", limit+1) + `1`, 1, true},
+		{`1` + strings.Repeat(" ", limit+1), 1, true},
 		{"[" + strings.Repeat(" ", 1000), 0, true},
 	} {
 		for name, src := range map[string]io.Reader{"whole": strings.NewReader(tt.in), "bytes": iotest.OneByteReader(strings.NewReader(tt.in))} {
@@ -50,9 +54,11 @@ func TestValuesLimit(t *testing.T) {
 			}
 		}
 	}
-	endless := &body{src: io.MultiReader(strings.NewReader("["), spaces{}), limit: 1 << 20}
-	if _, err := endless.next(); status.Code(err) != codes.ResourceExhausted || cap(endless.values.buf) > 3<<20 {
-		t.Errorf("of an endless value: %v, %d bytes are held", err, cap(endless.values.buf))
+	for _, begin := range []string{"[", ""} {
+		endless := &body{src: io.MultiReader(strings.NewReader(begin), spaces{}), limit: 1 << 20}
+		if _, err := endless.next(); status.Code(err) != codes.ResourceExhausted || cap(endless.values.buf) > 3<<20 {
+			t.Errorf("of %q and endless blanks: %v, %d bytes are held", begin, err, cap(endless.values.buf))
+		}
 	}
 }
 
