@@ -73,7 +73,7 @@ func (r *Route) bindQuery(m protoreflect.Message, query string) error {
 
 type queryBinder struct {
 	route *Route
-	seen  map[string]bool // fields that can be set only once, and keys of maps
+	seen  map[string]bool // fields that can be set only once
 }
 
 // bind sets the field of m that key names: by names of fields as in protobuf or in JSON
@@ -103,12 +103,12 @@ func (q *queryBinder) bind(m protoreflect.Message, key, text string) error {
 	case !ofMap && fd.IsMap():
 		return fmt.Errorf("is a map; write %s[key]=value", key)
 	}
-	if !fd.IsList() {
-		id := fieldPath(fields) + "[" + mapKey
-		if q.seen[id] {
-			return errors.New("is there twice")
+	if !fd.IsList() && !fd.IsMap() {
+		path := fieldPath(fields)
+		if q.seen[path] {
+			return errTwice
 		}
-		q.seen[id] = true
+		q.seen[path] = true
 	}
 	for _, f := range fields[:last] {
 		if err := checkOneof(m, f); err != nil {
@@ -125,6 +125,9 @@ func (q *queryBinder) bind(m protoreflect.Message, key, text string) error {
 		k, err := parseValue(fd.MapKey(), mapKey, nil)
 		if err != nil {
 			return err
+		}
+		if entries.Has(k.MapKey()) { // however it was written
+			return errTwice
 		}
 		v, err := parseValue(fd.MapValue(), text, entries.NewValue)
 		if err != nil {
@@ -147,6 +150,8 @@ func (q *queryBinder) bind(m protoreflect.Message, key, text string) error {
 	}
 	return nil
 }
+
+var errTwice = errors.New("is there twice")
 
 // resolve finds the fields that lead to one, nil if there is no such field.
 func resolve(md protoreflect.MessageDescriptor, names string) []protoreflect.FieldDescriptor {

@@ -140,6 +140,8 @@ func TestQuery(t *testing.T) {
 		{"name[a]=x", ``, `name[a]: is not a map`},
 		{"chapters[x]=x", ``, `chapters[x]: \"x\" is not an integer of 32 bits`},
 		{"chapters[1]=x", ``, `chapters[1]: is a resttest.Author, which has no text; name a field of it`},
+		{"times[true]=1m&times[1]=2m", ``, `times[1]: is there twice`},
+		{"times[true]=1m&times[false]=2m", `{"times":{"false":"120s","true":"60s"}}`, ""},
 		{"times[true]=1m", `{"times":{"true":"60s"}}`, ""},
 
 		{"due_at=2020-01-02T03:04:05%2B01:00", `{"dueAt":"2020-01-02T02:04:05Z"}`, ""},
