@@ -25,9 +25,11 @@ func (e *fieldError) Error() string { return fmt.Sprintf("%.200s: %v", e.path, e
 // bindPath sets the fields that the path has captured.
 func (r *Route) bindPath(m protoreflect.Message, captured []string) error {
 	for i, v := range r.Vars {
-		last := len(v.Fields) - 1
-		msg := within(m, v.Fields[:last])
-		fd := v.Fields[last]
+		fd := v.Fields[len(v.Fields)-1]
+		msg, err := descend(m, v.Fields)
+		if err != nil {
+			return &fieldError{v.Path, err}
+		}
 		val, err := parseValue(fd, captured[i], func() protoreflect.Value { return msg.NewField(fd) })
 		if err != nil {
 			return &fieldError{v.Path, err}
@@ -37,12 +39,20 @@ func (r *Route) bindPath(m protoreflect.Message, captured []string) error {
 	return nil
 }
 
-// within returns the message in m that fields lead to.
-func within(m protoreflect.Message, fields []protoreflect.FieldDescriptor) protoreflect.Message {
-	for _, fd := range fields {
-		m = m.Mutable(fd).Message()
+// descend returns the message in m in which the last of fields is to be set. The error says
+// of which oneof another member is there already, from the body or another parameter.
+func descend(m protoreflect.Message, fields []protoreflect.FieldDescriptor) (protoreflect.Message, error) {
+	for i, fd := range fields {
+		if of := fd.ContainingOneof(); of != nil {
+			if other := m.WhichOneof(of); other != nil && other != fd {
+				return nil, fmt.Errorf("%s of the same oneof %s is set", other.Name(), of.Name())
+			}
+		}
+		if i < len(fields)-1 {
+			m = m.Mutable(fd).Message()
+		}
 	}
-	return m
+	return m, nil
 }
 
 // bindQuery sets the fields that a query names, in its order. Parameters of no field are
@@ -110,13 +120,8 @@ func (q *queryBinder) bind(m protoreflect.Message, key, text string) error {
 		}
 		q.seen[path] = true
 	}
-	for _, f := range fields[:last] {
-		if err := checkOneof(m, f); err != nil {
-			return err
-		}
-		m = m.Mutable(f).Message()
-	}
-	if err := checkOneof(m, fd); err != nil {
+	m, err := descend(m, fields)
+	if err != nil {
 		return err
 	}
 	switch {
@@ -199,16 +204,4 @@ func (r *Route) boundElsewhere(fields []protoreflect.FieldDescriptor) bool {
 		}
 	}
 	return false
-}
-
-// checkOneof refuses a second member of a oneof.
-func checkOneof(m protoreflect.Message, fd protoreflect.FieldDescriptor) error {
-	of := fd.ContainingOneof()
-	if of == nil || of.IsSynthetic() {
-		return nil
-	}
-	if other := m.WhichOneof(of); other != nil && other != fd {
-		return fmt.Errorf("%s of the same oneof %s is set", other.Name(), of.Name())
-	}
-	return nil
 }

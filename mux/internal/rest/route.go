@@ -112,6 +112,11 @@ func (r *Route) compile(text string, rule *annotations.HttpRule) (err error) {
 		if err != nil {
 			return &templateError{v.column, err.Error()}
 		}
+		for _, o := range r.Vars {
+			if err := rivals(o.Fields, fields); err != nil {
+				return &templateError{v.column, err.Error()}
+			}
+		}
 		r.Vars = append(r.Vars, Var{v.path, r.template.pattern(v), fields})
 	}
 	body := in
@@ -125,6 +130,11 @@ func (r *Route) compile(text string, rule *annotations.HttpRule) (err error) {
 			return fmt.Errorf("body: %s has no field %q", in.FullName(), name)
 		}
 		body = single(r.Body)
+		for i, v := range r.Vars {
+			if err := rivals([]protoreflect.FieldDescriptor{r.Body}, v.Fields); err != nil {
+				return &templateError{r.template.vars[i].column, "body: " + err.Error()}
+			}
+		}
 	}
 	switch hasBody := r.WholeBody || r.Body != nil; {
 	case hasBody && (r.HTTPMethod == http.MethodGet || r.HTTPMethod == http.MethodHead):
@@ -140,6 +150,21 @@ func (r *Route) compile(text string, rule *annotations.HttpRule) (err error) {
 		answer = single(r.ResponseBody)
 	}
 	r.input, r.output = isHTTPBody(body), isHTTPBody(answer)
+	return nil
+}
+
+// rivals refuses two fields of a request that cannot both be set, since they or those around
+// them are of one oneof.
+func rivals(a, b []protoreflect.FieldDescriptor) error {
+	for i := range min(len(a), len(b)) {
+		if a[i] == b[i] {
+			continue
+		}
+		if of := a[i].ContainingOneof(); of != nil && of == b[i].ContainingOneof() {
+			return fmt.Errorf("%s and %s are of one oneof, %s, which has one of them", a[i].Name(), b[i].Name(), of.Name())
+		}
+		return nil
+	}
 	return nil
 }
 

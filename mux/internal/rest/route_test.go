@@ -1,6 +1,9 @@
 package rest
 
 import (
+	"context"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"google.golang.org/genproto/googleapis/api/annotations"
@@ -25,6 +28,13 @@ func TestRuleErrors(t *testing.T) {
 		{"GetBook", `get: "/{labels}"`, of + `GetBook: rule GET "/{labels}": column 3: labels: labels is repeated, which no path can set`},
 		{"GetBook", `get: "/{editors.name}"`, of + `GetBook: rule GET "/{editors.name}": column 3: editors.name: editors is repeated, which no path can set`},
 		{"GetBook", `get: "/{author}"`, of + `GetBook: rule GET "/{author}": column 3: author is a resttest.Author, which no path can set`},
+		{"GetBook", `get: "/{paper}/{id}/{bits}"`, of + `GetBook: rule GET "/{paper}/{id}/{bits}": column 16: paper and bits are of one oneof, kind, which has one of them`},
+		{"GetBook", `get: "/{spoken.name}/{paper}"`, of + `GetBook: rule GET "/{spoken.name}/{paper}": column 17: spoken and paper are of one oneof, kind, which has one of them`},
+		{"GetBook", `get: "/{spoken.name}/{spoken.teacher.born}/{note}"`, ""},
+		{"UpdateBook", `get: "/{book.paper}/{book.bits}"`, of + `UpdateBook: rule GET "/{book.paper}/{book.bits}": column 16: paper and bits are of one oneof, kind, which has one of them`},
+		{"GetBook", `post: "/{id}/{bits}" body: "spoken"`, of + `GetBook: rule POST "/{id}/{bits}": column 8: body: spoken and bits are of one oneof, kind, which has one of them`},
+		{"GetBook", `post: "/{spoken.name}" body: "spoken"`, ""},
+		{"GetBook", `post: "/{bits}" body: "*"`, ""},
 		{"GetBook", `get: ""`, of + `GetBook: rule GET "": column 1: a template begins with /`},
 		{"GetBook", `body: "*"`, of + `GetBook: rule  "": "" is no HTTP method; want get, put, post, delete, patch or custom`},
 		{"GetBook", `custom { kind: "A B" path: "/" }`, of + `GetBook: rule A B "/": "A B" is no HTTP method; want get, put, post, delete, patch or custom`},
@@ -60,3 +70,61 @@ func TestRuleErrors(t *testing.T) {
 		}
 	}
 }
+
+// What can be told only of a request is an error for that: a body or a query that sets
+// another member of a oneof than the path does.
+func TestOneof(t *testing.T) {
+	const rules = `post: "/whole/{bits}" body: "*" additional_bindings { get: "/query/{bits}" } additional_bindings { post: "/field" body: "spoken" }`
+	h := handlerOf(t, rules)
+	for _, tt := range []struct{ line, body, want string }{
+		{"POST /whole/1", `{"id":2}`, `{"id":"2","bits":1}`},
+		{"POST /whole/1", `{"bits":2}`, `{"bits":1}`}, // the path goes before the body
+		{"POST /whole/1", `{"paper":"a"}`, "bits: paper of the same oneof kind is set"},
+		{"GET /query/1?id=2", "", `{"id":"2","bits":1}`},
+		{"GET /query/1?paper=a", "", "paper: bits of the same oneof kind is set"},
+		{"GET /query/1?spoken.name=a", "", "spoken.name: bits of the same oneof kind is set"},
+		{"POST /field", `{"name":"a"}`, `{"spoken":{"name":"a"}}`},
+		{"POST /field?paper=a", `{"name":"a"}`, "paper: spoken of the same oneof kind is set"},
+		{"POST /field?paper=a", ``, "paper: spoken of the same oneof kind is set"}, // it is there, if empty
+	} {
+		method, target, _ := strings.Cut(tt.line, " ")
+		r := httptest.NewRequest(method, target, strings.NewReader(tt.body))
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if got := w.Body.String(); !strings.Contains(got, tt.want) || (w.Code == 200) != (tt.want[0] == '{') || w.Code != 200 && w.Code != 400 {
+			t.Errorf("%s %s gives %d %s, want %s", tt.line, tt.body, w.Code, got, tt.want)
+		}
+	}
+}
+
+// handlerOf has the rules for a method that gives back the book it gets.
+func handlerOf(t *testing.T, rules string) *Handler {
+	t.Helper()
+	rule := new(annotations.HttpRule)
+	if err := prototext.Unmarshal([]byte(rules), rule); err != nil {
+		t.Fatal(err)
+	}
+	reg := rpc.NewRegistry(rpc.Config{})
+	pb.RegisterLibraryServer(reg, mirror{})
+	m, err := reg.Lookup("/resttest.Library/GetBook")
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes, err := routesOfRule(m, m.Descriptor(), rule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := New(reg)
+	for _, r := range routes {
+		if err := h.router.add(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reg.Freeze()
+	return h
+}
+
+type mirror struct{ pb.UnimplementedLibraryServer }
+
+func (mirror) GetBook(_ context.Context, b *pb.Book) (*pb.Book, error) { return b, nil }
