@@ -16,7 +16,7 @@ const maxDepth = rpc.MaxJSONDepth
 
 // fieldError says which field of the request is wrong.
 type fieldError struct {
-	path string // as the client wrote it, or as the template has it
+	path string // as the client wrote it, or as the template has it; UTF-8
 	err  error
 }
 
@@ -75,7 +75,7 @@ func (r *Route) bindQuery(m protoreflect.Message, query string) error {
 			return fmt.Errorf("the query is malformed: %.100q", param)
 		}
 		if err := q.bind(m, key, val); err != nil {
-			return &fieldError{key, err}
+			return &fieldError{strings.ToValidUTF8(key, "?"), err}
 		}
 	}
 	return nil

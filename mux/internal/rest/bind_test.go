@@ -21,12 +21,12 @@ func TestBinding(t *testing.T) {
 		{"GET /v1/shelves/a%2Fb/books/%C3%A9", "", `{"name":"shelves/a%2Fb/books/é"}`},
 		{"GET /v1/books/7", "", `{"id":"7"}`},
 		{"GET /v1/books/-9223372036854775808", "", `{"id":"-9223372036854775808"}`},
-		{"GET /v1/authors/x/NOVEL/2020-02-30T00:00:00Z", "", failed(3, `due_at: \"2020-02-30T00:00:00Z\" is not a time such as 2006-01-02T15:04:05Z`)},
+		{"GET /v1/authors/x/NOVEL/2020-02-30T00:00:00Z", "", invalid("due_at", `\"2020-02-30T00:00:00Z\" is not a time such as 2006-01-02T15:04:05Z`)},
 		{"GET /v1/authors/x/2/2020-02-03T04:05:06.7Z", "", `{"author":{"name":"authors/x"},"genre":"POEM","dueAt":"2020-02-03T04:05:06.700Z"}`},
 		{"SEARCH /v1/books?id=1", "", `{"id":"1"}`},
 		{"REPORT /v1/any/1", "", `{"id":"1"}`},
-		{"GET /v1/books/x", "", failed(3, `id: \"x\" is not an integer of 64 bits`)},
-		{"GET /v1/books/1.0", "", failed(3, `id: \"1.0\" is not an integer of 64 bits`)},
+		{"GET /v1/books/x", "", invalid("id", `\"x\" is not an integer of 64 bits`)},
+		{"GET /v1/books/1.0", "", invalid("id", `\"1.0\" is not an integer of 64 bits`)},
 		{"DELETE /v1/shelves/1/books/2", "", `{}`},
 
 		// Bodies.
@@ -44,14 +44,16 @@ func TestBinding(t *testing.T) {
 		{"PUT /v1/books/5/note", `"n","tags":["a"]`, failed(3, `body: invalid character ',' after top-level value`)},
 		{"PUT /v1/books/5/note", `"n"},"x":{"a":1`, failed(3, `body: invalid character '}' after top-level value`)},
 		{"POST /v1/shelves/1/books", `{"author":{"teacher":{"born":"x"}}}`,
-			failed(3, `body: author.teacher.born: (line 1:30): invalid value for int32 field born: \"x\"`)},
+			invalidBody("author.teacher.born", "author.teacher.born", `(line 1:30): invalid value for int32 field born: \"x\"`)},
 		{"POST /v1/shelves/1/books", "{\"name\":\"é\",\n \"editors\":[{},{\"born\":1},\n{\"born\":[]}]}",
-			failed(3, `body: editors[2].born: (line 3:9): invalid value for int32 field born: [`)},
+			invalidBody("editors[2].born", "editors[2].born", `(line 3:9): invalid value for int32 field born: [`)},
+		{"PATCH /v1/shelves/1/books/2", `{"author":{"born":"x"}}`,
+			invalidBody("author.born", "book.author.born", `(line 1:19): invalid value for int32 field born: \"x\"`)},
 		{"POST /v1/shelves/1/books", `{"genre":"PLAY"}`, `{"name":"shelves/1"}`}, // unknown names are ignored, of values too,
-		{"POST /v1/shelves/1/books", `{"id":1,"id":2}`, failed(3, `body: id: (line 1:9): duplicate field \"id\"`)},
+		{"POST /v1/shelves/1/books", `{"id":1,"id":2}`, invalidBody("id", "id", `(line 1:9): duplicate field \"id\"`)},
 		{"POST /v1/shelves/1/books", `{"id":1`, failed(3, `body: unexpected EOF`)},
 		{"POST /v1/shelves/1/books", `[]`, failed(3, `body: syntax error (line 1:1): unexpected token [`)},
-		{"PUT /v1/books/5/tags", `["a",1]`, failed(3, `body: tags[1]: (line 1:14): invalid value for string field tags: 1`)},
+		{"PUT /v1/books/5/tags", `["a",1]`, invalidBody("tags[1]", "tags[1]", `(line 1:14): invalid value for string field tags: 1`)},
 
 		// Answers.
 		{"GET /v1/books?pages=2", "", `[{"name":"a"},{"name":"a"}]`},
@@ -136,6 +138,7 @@ func TestQuery(t *testing.T) {
 		{"labels[a]=1&labels[b%5D]=2", `{"labels":{"a":1,"b]":2}}`, ""},
 		{"labels[a]=1&labels[a]=2", ``, `labels[a]: is there twice`},
 		{"labels[a]=x", ``, `labels[a]: \"x\" is not an integer of 32 bits`},
+		{"times[%ff]=1s", ``, `times[?]: \"\\xff\" is not true or false`},
 		{"labels=x", ``, `labels: is a map; write labels[key]=value`},
 		{"name[a]=x", ``, `name[a]: is not a map`},
 		{"chapters[x]=x", ``, `chapters[x]: \"x\" is not an integer of 32 bits`},
@@ -187,6 +190,9 @@ func TestQuery(t *testing.T) {
 		}
 		if tt.err != "" {
 			want, code = failed(codes.InvalidArgument, tt.err), http.StatusBadRequest
+			if field, description, _ := strings.Cut(tt.err, ": "); field != "the query is malformed" {
+				want = invalid(field, description)
+			}
 		}
 		if got != want || res.StatusCode != code {
 			t.Errorf("%s\n gives %d %s\n want  %d %s", tt.query, res.StatusCode, got, code, want)

@@ -22,7 +22,8 @@
 //   - "*" is no empty segment, and a path with a segment "." or ".." is on no route;
 //   - of what a variable of several segments captures all is unescaped but "%2F", as
 //     http.proto says;
-//   - what no parameter can be is an error that names the whole field, and in JSON too;
+//   - what no parameter can be is an error that names the whole field, and in JSON too; a
+//     google.rpc.BadRequest among its details does so for programs (AIP-193);
 //   - a body needs the content type of JSON;
 //   - metadata comes and goes by the names it has, without a prefix;
 //   - what is at its default is not written in answers, unless options say so.

@@ -79,10 +79,10 @@ func (x *exchange) RecvMsg(ctx context.Context, m any) (size int, err error) {
 		return 0, err
 	}
 	if err := x.route.bindPath(msg, x.captured); err != nil {
-		return 0, status.Error(codes.InvalidArgument, err.Error())
+		return 0, bindError(err)
 	}
 	if err := x.bindQuery(msg); err != nil {
-		return 0, status.Error(codes.InvalidArgument, err.Error())
+		return 0, bindError(err)
 	}
 	return size, nil
 }
@@ -171,22 +171,23 @@ func (x *exchange) setBody(pm proto.Message, b []byte) error {
 		}
 		return nil
 	}
-	target := pm
+	target, within := pm, ""
 	switch {
 	case field == nil:
 	case single(field) != nil:
+		within = field.JSONName()
 		proto.Reset(pm)
 		target = pm.ProtoReflect().Mutable(field).Message().Interface()
 	default:
 		if !json.Valid(b) { // it could close the object around it
-			return bodyError(b, json.Unmarshal(b, new(json.RawMessage)))
+			return bodyError("", b, json.Unmarshal(b, new(json.RawMessage)))
 		}
 		start := appendString(nil, field.JSONName())
 		start = append(append([]byte{'{'}, start...), ':')
 		b = append(append(start, b...), '}')
 	}
 	if err := x.json.Unmarshal(b, target); err != nil {
-		return bodyError(b, err)
+		return bodyError(within, b, err)
 	}
 	return nil
 }

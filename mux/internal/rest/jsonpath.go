@@ -13,13 +13,18 @@ import (
 )
 
 // bodyError is INVALID_ARGUMENT for a body that cannot be decoded. It names the field,
-// where err says at which place in b that is.
-func bodyError(b []byte, err error) error {
+// where err says at which place in b that is. within is the field of the request that b is,
+// "" for all of it.
+func bodyError(within string, b []byte, err error) error {
 	// protojson writes a blank of either kind here, so that nobody relies on it.
 	text := strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
 	if at, ok := errorOffset(b, text); ok {
 		if path := jsonPath(b, at); path != "" {
-			return status.Errorf(codes.InvalidArgument, "body: %.200s: %.200s", path, text)
+			st := status.Newf(codes.InvalidArgument, "body: %.200s: %.200s", path, text)
+			if within != "" && path[0] != '[' {
+				within += "."
+			}
+			return withViolation(st, within+path, text)
 		}
 	}
 	return status.Errorf(codes.InvalidArgument, "body: %.200s", text)

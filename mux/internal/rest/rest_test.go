@@ -218,3 +218,19 @@ func text(t testing.TB, res *http.Response) string {
 func failed(code codes.Code, message string) string {
 	return fmt.Sprintf(`{"code":%d,"message":"%s","details":[]}`, code, message)
 }
+
+// invalid is the answer for a parameter that is wrong.
+func invalid(field, description string) string {
+	return violation(field+": "+description, field, description)
+}
+
+// invalidBody is the answer for a value of the body: at is its place there, field in the
+// request.
+func invalidBody(at, field, description string) string {
+	return violation("body: "+at+": "+description, field, description)
+}
+
+func violation(message, field, description string) string {
+	return fmt.Sprintf(`{"code":3,"message":"%s","details":[{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[{"field":"%s","description":"%s"}]}]}`,
+		message, field, description)
+}

@@ -232,7 +232,7 @@ func TestClientStream(t *testing.T) {
 		{`{"id":1}]`, failed(3, "body: syntax error (line 1:1): unexpected token ]")},
 		{`{"id":1}{"id":`, failed(3, "the body ends within a message")},
 		{`{"id":1}"x`, failed(3, "the body ends within a message")},
-		{`{"id":1}{"id":{}}`, failed(3, `body: id: (line 1:7): invalid value for int64 field id: {`)},
+		{`{"id":1}{"id":{}}`, invalidBody("id", "book.id", `(line 1:7): invalid value for int64 field id: {`)},
 	} {
 		for name, body := range map[string]io.Reader{
 			"whole": strings.NewReader(tt.body), "bytes": iotest.OneByteReader(strings.NewReader(tt.body)), "with EOF": iotest.DataErrReader(strings.NewReader(tt.body)),
