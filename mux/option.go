@@ -120,6 +120,14 @@ func WithMaxMessageBytes(n int) Option {
 // WithJSON sets how messages are written in JSON, in every protocol that has it:
 // EmitUnpopulated also what is at its default, UseProtoNames names as in the .proto
 // file, and so on. Multiline and Indent do not count. The default are no options.
+//
+// They say nothing of what is read, which is as protojson does it with DiscardUnknown: fields
+// that the .proto file does not have are ignored, so that an older server serves a newer
+// client. That takes in names of enum values, since protojson ignores both or neither: a
+// misspelt one leaves its field unset, and its list or map without it. A handler to which
+// that matters must refuse the zero value, which should mean "unspecified" (AIP-126). The
+// number of a value that is not known is kept, as in the binary format, and in the path and
+// the query of REST an unknown name is INVALID_ARGUMENT.
 func WithJSON(opts protojson.MarshalOptions) Option {
 	return func(c *config) { c.rpc.JSON = opts }
 }

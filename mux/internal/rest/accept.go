@@ -33,7 +33,9 @@ var contentTypes = func() (values [len(mediaTypes)][]string) {
 const typeJSON = "application/json"
 
 // formOf chooses the form of an answer: for a stream by the Accept header (RFC 9110
-// §12.5.1), lines where it leaves the choice or has none of the forms; else there is only one.
+// §12.5.1), lines where it leaves the choice; else there is only one. A header that has none
+// of the forms is disregarded, as the RFC allows: a 406 would help nobody who asks with what a
+// browser's address bar or a library sends by default.
 func (r *Route) formOf(header http.Header) form {
 	switch {
 	case r.output:

@@ -49,7 +49,8 @@ func TestBinding(t *testing.T) {
 			invalidBody("editors[2].born", "editors[2].born", `(line 3:9): invalid value for int32 field born: [`)},
 		{"PATCH /v1/shelves/1/books/2", `{"author":{"born":"x"}}`,
 			invalidBody("author.born", "book.author.born", `(line 1:19): invalid value for int32 field born: \"x\"`)},
-		{"POST /v1/shelves/1/books", `{"genre":"PLAY"}`, `{"name":"shelves/1"}`}, // unknown names are ignored, of values too,
+		{"POST /v1/shelves/1/books", `{"genre":"PLAY"}`, `{"name":"shelves/1"}`}, // unknown names are ignored, of values too
+		{"POST /v1/shelves/1/books", `{"genres":["NOVEL","PLAY","POEM"],"genre":7}`, `{"name":"shelves/1","genre":7,"genres":["NOVEL","POEM"]}`},
 		{"POST /v1/shelves/1/books", `{"id":1,"id":2}`, invalidBody("id", "id", `(line 1:9): duplicate field \"id\"`)},
 		{"POST /v1/shelves/1/books", `{"id":1`, failed(3, `body: unexpected EOF`)},
 		{"POST /v1/shelves/1/books", `[]`, failed(3, `body: syntax error (line 1:1): unexpected token [`)},

@@ -92,11 +92,25 @@ func TestAccept(t *testing.T) {
 		{[]string{"application/json, text/event-stream, application/x-ndjson"}, typeNDJSON},
 		{[]string{"application/jsonl"}, typeNDJSON},
 		{[]string{"application/json;q=x"}, typeArray},
+		{[]string{"image/png"}, typeNDJSON}, // from here on: none of the forms
+		{[]string{"image/png, */*;q=0"}, typeNDJSON},
+		{[]string{"application/x-ndjson;q=0"}, typeNDJSON},
 	} {
 		r := request("GET /v1/watch/a", "")
 		r.Header["Accept"] = tt.accept
 		if got := serve(h, r).Header.Get("Content-Type"); got != tt.want {
 			t.Errorf("Accept %q gives %s, want %s", tt.accept, got, tt.want)
+		}
+	}
+}
+
+// A single answer has one form, and whoever asks for another gets that.
+func TestAcceptOfSingleAnswer(t *testing.T) {
+	h := newHandler(t, new(library), rpc.Config{})
+	for _, accept := range []string{"text/html", "text/event-stream", "application/json;q=0", "*/*;q=0"} {
+		res := serve(h, request("GET /v1/books/1", "", "Accept: "+accept))
+		if got, contentType := text(t, res), res.Header.Get("Content-Type"); res.StatusCode != 200 || got != `{"id":"1"}` || contentType != typeArray {
+			t.Errorf("Accept: %s gives %s %s %s, want the JSON", accept, res.Status, contentType, got)
 		}
 	}
 }
