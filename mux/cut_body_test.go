@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -124,4 +125,45 @@ func (c collector) Collect(s grpc.ClientStreamingServer[pb.CollectRequest, pb.Co
 	}
 	c.ended <- err
 	return err
+}
+
+// Over HTTP/2 the length that a request declares is all of a body that can be wrong.
+func TestCutBodyHTTP2(t *testing.T) {
+	for _, road := range []struct{ path, contentType, message, status string }{
+		{"/v1/echo", "application/json", "{}", "400"},
+		{"/v1/echo:collect", "application/x-ndjson", "{}\n", "400"},
+		{"/echo.v1.EchoService/Echo", "application/json", "{}", "400"},
+	} {
+		p := start(t, cleartextOnly, services)
+		c := newHTTP2Conn(t, p.dial())
+		c.greet()
+		h := headers(1, "POST", road.path, "content-type", road.contentType, "content-length", "100")
+		h.EndStream = false
+		c.WriteHeaders(h)
+		c.WriteData(1, true, []byte(road.message))
+		c.wantStatus(1, road.status)
+	}
+	for _, end := range []struct {
+		name string
+		how  func(*http2Conn)
+	}{
+		{"reset", func(c *http2Conn) { c.WriteRSTStream(1, http2.ErrCodeCancel) }},
+		{"close", func(c *http2Conn) { c.Close() }},
+	} {
+		t.Run(end.name, func(t *testing.T) {
+			began, ended := make(chan bool, 1), make(chan error, 1)
+			p := start(t, cleartextOnly, func(s *mux.Server) { pb.RegisterEchoServiceServer(s, collector{began: began, ended: ended}) })
+			c := newHTTP2Conn(t, p.dial())
+			c.greet()
+			h := headers(1, "POST", "/v1/echo:collect", "content-type", "application/x-ndjson")
+			h.EndStream = false
+			c.WriteHeaders(h)
+			c.WriteData(1, false, []byte("{}\n"))
+			receive(t, began, "the first message")
+			end.how(c)
+			if err := receive(t, ended, "the end of the request"); status.Code(err) != codes.Canceled {
+				t.Errorf("the handler gets %v, want CANCELLED", err)
+			}
+		})
+	}
 }
