@@ -69,7 +69,7 @@ func ReadError(err error) error {
 }
 
 // hasGone tells whether err says that a connection has ended. net/http has a text alone for
-// that over HTTP/2.
+// that over HTTP/2, where the context of the request may end a moment later.
 func hasGone(err error) bool {
 	_, network := errors.AsType[net.Error](err)
 	return network || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) || err.Error() == "client disconnected"

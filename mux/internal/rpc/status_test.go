@@ -50,6 +50,7 @@ func TestReadError(t *testing.T) {
 		{reset, codes.Canceled, "the client has gone before the end of its request"},
 		{fmt.Errorf("read: %w", net.ErrClosed), codes.Canceled, "the client has gone before the end of its request"},
 		{io.ErrClosedPipe, codes.Canceled, "the client has gone before the end of its request"},
+		{errors.New("client disconnected"), codes.Canceled, "the client has gone before the end of its request"}, // net/http, as its context ends
 		{slow, codes.DeadlineExceeded, "the rest of the request has not come in time"},
 		{status.Error(codes.NotFound, "no a"), codes.NotFound, "no a"},
 	} {
