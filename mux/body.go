@@ -3,6 +3,7 @@ package mux
 import (
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,9 +31,11 @@ const (
 //
 // On HTTP/1 that is also so while the handler does something else: net/http reads
 // what it leaves of a body, by itself, when its answer begins. A handler that has
-// only paused reads on.
+// only paused reads on. It is not so once ReadAhead was called: net/http then leaves the
+// body alone, and the client has nothing to send while nobody wants it.
 type watchedBody struct {
 	io.ReadCloser
+	ahead *readAhead // reads from the former, if not nil
 	conn  *http.ResponseController
 	http1 bool
 	timer *time.Timer // calls giveUp
@@ -51,7 +54,8 @@ type watchedBody struct {
 // what it is, when a client waits to be told to go on (RFC 9110 §10.1.1) say.
 func watchBody(w http.ResponseWriter, r *http.Request) (watched *http.Request, done func()) {
 	_, ours := peer.FromContext(r.Context())
-	if !ours || r.Body == nil || r.Body == http.NoBody || r.ProtoMajor == 2 && (connectrpc.Streams(r) || rest.Streams(r)) {
+	_, watches := r.Body.(*watchedBody) // the program has passed r on to ServeHTTP
+	if !ours || watches || r.Body == nil || r.Body == http.NoBody || r.ProtoMajor == 2 && (connectrpc.Streams(r) || rest.Streams(r)) {
 		return r, func() {}
 	}
 	b := &watchedBody{ReadCloser: r.Body, conn: http.NewResponseController(w), http1: r.ProtoMajor == 1}
@@ -74,9 +78,22 @@ func (b *watchedBody) giveUp() {
 	}
 }
 
-func (b *watchedBody) Read(p []byte) (int, error) {
+// ReadAhead is called before the first Read if net/http is to leave the body alone, which
+// then notices by it that the client has gone.
+func (b *watchedBody) ReadAhead() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.timer.Stop()
+	b.ahead = newReadAhead(b.ReadCloser)
+}
+
+func (b *watchedBody) Read(p []byte) (n int, err error) {
 	b.watch(true)
-	n, err := b.ReadCloser.Read(p)
+	if b.ahead != nil {
+		n, err = b.ahead.Read(p)
+	} else {
+		n, err = b.ReadCloser.Read(p)
+	}
 	b.watch(false)
 	if err != nil {
 		b.end()
@@ -89,7 +106,7 @@ func (b *watchedBody) watch(reading bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case b.over, !reading && !b.http1:
+	case b.over, !reading && (!b.http1 || b.ahead != nil):
 		b.timer.Stop()
 		return
 	case reading && b.lapsed:
@@ -118,6 +135,14 @@ func (b *watchedBody) end() bool {
 // 9113 §8.1). Clients that heed the reset first lose the answer, as does haproxy
 // 2.6 for those behind it, so here as much is read as on HTTP/1.
 func (b *watchedBody) done(w http.ResponseWriter) {
+	if b.ahead != nil && b.ahead.stop(func() { _ = b.conn.SetReadDeadline(time.Unix(1, 0)) }) {
+		// Where the next request would begin nobody knows now. After a body above a limit
+		// net/http ends a connection so that the client has its answer even if it goes on
+		// sending, and so it is to be here.
+		b.end()
+		_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+		return
+	}
 	if !b.end() {
 		return
 	}

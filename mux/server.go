@@ -155,7 +155,9 @@ func (s *Server) Conn() grpc.ClientConnInterface { return s.conn }
 
 // ServeHTTP answers one request of any protocol but native gRPC on a connection
 // of its own. Use it to mount the server in an http.Server of the program, which
-// then is to be shut down before this one.
+// then is to be shut down before this one. Such a server tells of a client over HTTP/1
+// that has gone once its request has been read to the end, and else to those who read
+// or write.
 //
 // An extended CONNECT (RFC 8441), by which a WebSocket is opened on an HTTP/2
 // connection, becomes the upgrade here that it would be over HTTP/1.1.

@@ -109,7 +109,7 @@ func (h *Handler) Serves(r *http.Request) bool {
 // ServeHTTP answers one call. A request that cannot be one gets a text that says
 // why: 405 for an HTTP method, 415 for a content type, 505 for gRPC over HTTP/1.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	p := protocolOf(r)
+	p, sent := protocolOf(r), r.Body
 	// Escapes are not undone: who judges paths in front of this server need not
 	// know of them.
 	m, err := h.reg.Lookup(r.URL.EscapedPath())
@@ -145,9 +145,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer out.start() // where nothing was written, net/http does so after this
 	}
 	if r.ProtoMajor == 1 && !m.Unary() {
-		// Else net/http would take the rest of the requests away with the first
-		// answer. A server that cannot do it serves one direction after the other.
-		out.duplex = x.http.EnableFullDuplex() == nil
+		out.duplex = rpc.Duplex(x.http, sent)
 		// connecthttp refuses a bidi-streaming method over HTTP/1.
 		r.ProtoMajor, r.ProtoMinor = 2, 0
 	}

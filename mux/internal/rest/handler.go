@@ -193,10 +193,8 @@ func (r *Route) takesBody() bool { return r.WholeBody || r.Body != nil }
 // run runs the method and ends the answer.
 func (x *exchange) run() {
 	defer x.release()
-	if x.route.Method.ClientStreams && x.r.ProtoMajor == 1 {
-		// Else net/http would take the rest of the requests away with the first
-		// answer. A server that cannot do it serves one direction after the other.
-		x.duplex = x.http.EnableFullDuplex() == nil
+	if !x.route.Method.Unary() && x.r.ProtoMajor == 1 {
+		x.duplex = rpc.Duplex(x.http, x.r.Body)
 	}
 	if x.form == events {
 		if n, err := strconv.ParseUint(x.r.Header.Get("Last-Event-Id"), 10, 63); err == nil {
