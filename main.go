@@ -51,8 +51,8 @@ type flags struct {
 	HTTP2       string   `name:"http2" env:"ONEPORT_HTTP2" default:"native" enum:"native,shared" help:"An HTTP/2 connection that begins with gRPC: native (carries nothing else) or shared (anything, request by request: for proxies that pool connections). Default ${default}."`
 	AllowOrigin []string `placeholder:"ORIGIN" help:"Let pages of these origins (https://app.example.com, or * for all) make calls and open WebSockets."`
 
-	DrainDelay   time.Duration `default:"5s" help:"After SIGTERM, how long to go on accepting while not ready, for load balancers to notice. SIGINT does not wait. Default ${default}."`
-	DrainTimeout time.Duration `default:"30s" help:"How long calls in flight may take to end after a signal, the delay included. Default ${default}."`
+	DrainDelay   *time.Duration `placeholder:"DURATION" help:"After SIGTERM, how long to go on accepting while not ready, for load balancers to notice. SIGINT does not wait. Must be below --drain-timeout. Default 5s, or half of --drain-timeout if that is less."`
+	DrainTimeout time.Duration  `default:"30s" help:"How long calls in flight may take to end after a signal, the delay included. Default ${default}."`
 
 	LogFormat string     `default:"text" enum:"text,json" help:"Log as text or json, to stderr. Default ${default}."`
 	LogLevel  slog.Level `default:"info" help:"Least level to log: debug, info, warn or error. Default ${default}."`
@@ -69,12 +69,22 @@ func (f *flags) Validate() error {
 		return errors.New("--cert, --key and --client-ca need TLS: drop --tls=off")
 	case checkAddr(f.Addr) != nil:
 		return checkAddr(f.Addr)
-	case f.DrainDelay < 0:
-		return errors.New("--drain-delay must not be negative")
 	case f.DrainTimeout <= 0:
 		return errors.New("--drain-timeout must be above zero; it includes --drain-delay")
+	case f.drainDelay() < 0:
+		return errors.New("--drain-delay must not be negative")
+	case f.drainDelay() >= f.DrainTimeout:
+		return fmt.Errorf("--drain-delay %v leaves calls no time to end, as --drain-timeout %v includes it: make --drain-timeout longer or --drain-delay shorter", f.drainDelay(), f.DrainTimeout)
 	}
 	return checkOrigins(f.AllowOrigin)
+}
+
+// drainDelay is --drain-delay, or what it is by default.
+func (f *flags) drainDelay() time.Duration {
+	if f.DrainDelay != nil {
+		return *f.DrainDelay
+	}
+	return min(5*time.Second, f.DrainTimeout/2)
 }
 
 // checkAddr takes what can be listened on, as far as that can be told without trying.
@@ -172,7 +182,7 @@ func drain(f *flags, sig os.Signal, signals <-chan os.Signal, server *mux.Server
 	ctx, cancel := context.WithTimeout(context.Background(), f.DrainTimeout)
 	defer cancel()
 	unready()
-	delay := f.DrainDelay
+	delay := f.drainDelay()
 	if sig != syscall.SIGTERM {
 		delay = 0
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -28,8 +30,11 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"oneport/mux"
+	"oneport/mux/muxtest"
 	echopb "oneport/proto/echo"
 	pb "oneport/proto/helloworld"
+	"oneport/services/echo"
 )
 
 // asProgram in the environment makes the test binary the command itself, for what
@@ -332,6 +337,9 @@ func TestExitCodes(t *testing.T) {
 		{"cert without key", []string{"--cert=x"}, 2, "--cert and --key go together"},
 		{"client CA without TLS", []string{"--tls=off", "--client-ca=x"}, 2, "drop --tls=off"},
 		{"drain timeout", []string{"--drain-timeout=0s"}, 2, "--drain-timeout"},
+		{"drain delay", []string{"--drain-delay=-1s"}, 2, "must not be negative"},
+		{"drain delay of the timeout", []string{"--drain-delay=9s", "--drain-timeout=9s"}, 2, "--drain-delay 9s leaves calls no time to end, as --drain-timeout 9s includes it: make --drain-timeout longer"},
+		{"drain delay of the default timeout", []string{"--drain-delay=30s"}, 2, "--drain-timeout 30s includes it"},
 		{"missing cert", []string{"--cert=" + dir + "/c", "--key=" + dir + "/k"}, 1, dir + "/c"},
 		{"address in use", []string{"--tls=off", "--addr=" + busy.Addr().String()}, 3, "choose another --addr"},
 		{"no such address", []string{"--tls=off", "--addr=192.0.2.1:0"}, 3, "choose another --addr"},
@@ -411,11 +419,80 @@ func TestDrainDelayAndSecondSignal(t *testing.T) {
 	p.stop(syscall.SIGTERM, 1)
 }
 
-// The timeout counts from the signal, delay included, and what it cuts is not an
-// error.
+// What cuts calls at the end of the timeout is not an error; and a timeout may be shorter
+// than the default of the delay.
 func TestDrainTimeout(t *testing.T) {
-	p := start(t, "--tls=off", "--drain-delay=1h", "--drain-timeout=50ms")
+	p := start(t, "--tls=off", "--drain-timeout=50ms")
+	cc, err := grpc.NewClient(p.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	stream, err := echopb.NewEchoServiceClient(cc).Expand(t.Context(), &echopb.ExpandRequest{Count: 2, Interval: durationpb.New(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
 	p.stop(syscall.SIGTERM, 0)
+	if !strings.Contains(p.log.String(), "cut what was left") {
+		t.Errorf("the log does not tell that a call was cut:\n%s", p.log)
+	}
+}
+
+// The delay by default is 5 s, if the timeout has room for it.
+func TestDrainDelayDefault(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{
+		30 * time.Second: 5 * time.Second,
+		10 * time.Second: 5 * time.Second,
+		9 * time.Second:  4500 * time.Millisecond,
+		1:                0,
+	} {
+		f := flags{DrainTimeout: timeout}
+		if got := f.drainDelay(); got != want {
+			t.Errorf("with a timeout of %v the delay is %v, want %v", timeout, got, want)
+		}
+	}
+}
+
+// The timeout counts from the signal, the delay included, which is for SIGTERM alone.
+func TestDrain(t *testing.T) {
+	const ms = time.Millisecond
+	for _, tt := range []struct {
+		name string
+		sig  os.Signal
+		call time.Duration // how long a call goes on; zero: there is none
+		took time.Duration
+		code int
+	}{
+		{"nothing to do", syscall.SIGTERM, 0, 4000 * ms, exitClean},
+		{"without a delay", os.Interrupt, 0, 0, exitClean},
+		{"call", syscall.SIGTERM, 6000 * ms, 6000 * ms, exitClean},
+		{"call without a delay", os.Interrupt, 6000 * ms, 6000 * ms, exitClean},
+		{"call that is too long", syscall.SIGTERM, time.Hour, 10000 * ms, exitClean},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := muxtest.New(t, func(s *mux.Server) { echo.Register(s) })
+				if tt.call > 0 {
+					stream, err := echopb.NewEchoServiceClient(s.GRPC()).Expand(t.Context(), &echopb.ExpandRequest{Count: 2, Interval: durationpb.New(tt.call)})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if _, err := stream.Recv(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				delay, start := 4000*ms, time.Now()
+				f := flags{DrainDelay: &delay, DrainTimeout: 10000 * ms}
+				code := drain(&f, tt.sig, nil, s.Server, func() {}, slog.New(slog.DiscardHandler))
+				if took := time.Since(start); code != tt.code || took != tt.took {
+					t.Errorf("exit code %d after %v, want %d after %v", code, took, tt.code, tt.took)
+				}
+			})
+		})
+	}
 }
 
 // A process that is told to end in the middle of its work finishes what it has
