@@ -52,7 +52,7 @@ type flags struct {
 	AllowOrigin []string `placeholder:"ORIGIN" help:"Let pages of these origins (https://app.example.com, or * for all) make calls and open WebSockets."`
 
 	DrainDelay   *time.Duration `placeholder:"DURATION" help:"After SIGTERM, how long to go on accepting while not ready, for load balancers to notice. SIGINT does not wait. Must be below --drain-timeout. Default 5s, or half of --drain-timeout if that is less."`
-	DrainTimeout time.Duration  `default:"30s" help:"How long calls in flight may take to end after a signal, the delay included. Default ${default}."`
+	DrainTimeout time.Duration  `default:"30s" help:"How long calls in flight may take to end after a signal, the delay included. Another signal a second or more after the first cuts them at once. Default ${default}."`
 
 	LogFormat string     `default:"text" enum:"text,json" help:"Log as text or json, to stderr. Default ${default}."`
 	LogLevel  slog.Level `default:"info" help:"Least level to log: debug, info, warn or error. Default ${default}."`
@@ -171,14 +171,20 @@ func run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int 
 		log.Error("server failed", "err", err)
 		return exitRuntime
 	case sig := <-signals:
-		log.Info("draining; a second signal ends it at once", "signal", sig.String(), "timeout", f.DrainTimeout.String())
+		log.Info("draining; another signal, a second later or more, ends it at once", "signal", sig.String(), "timeout", f.DrainTimeout.String())
 		return drain(&f, sig, signals, server, status.Shutdown, log)
 	}
 }
 
+// sameSignal is how long after a signal another one counts as the same. timeout(1) sends
+// one to the process and one to its group; wrappers that pass on what a terminal has sent
+// to the whole group do the like.
+const sameSignal = time.Second
+
 // drain ends the server in good order: readiness off, time for load balancers
-// to notice, then mux.Server.Shutdown.
+// to notice, then mux.Server.Shutdown. Another signal ends it at once.
 func drain(f *flags, sig os.Signal, signals <-chan os.Signal, server *mux.Server, unready func(), log *slog.Logger) int {
+	first := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), f.DrainTimeout)
 	defer cancel()
 	unready()
@@ -194,18 +200,24 @@ func drain(f *flags, sig os.Signal, signals <-chan os.Signal, server *mux.Server
 		}
 		drained <- server.Shutdown(ctx)
 	}()
-	select {
-	case err := <-drained:
-		if err != nil {
-			log.Warn("drain timeout: cut what was left", "err", err)
-		} else {
-			log.Info("drained")
+	for {
+		select {
+		case err := <-drained:
+			if err != nil {
+				log.Warn("drain timeout: cut what was left", "err", err)
+			} else {
+				log.Info("drained")
+			}
+			return exitClean
+		case sig := <-signals:
+			if time.Since(first) < sameSignal {
+				log.Debug("signal counted with the first", "signal", sig.String())
+				continue
+			}
+			log.Warn("ended by a second signal", "signal", sig.String())
+			server.Close()
+			return exitRuntime
 		}
-		return exitClean
-	case sig := <-signals:
-		log.Warn("ended by a second signal", "signal", sig.String())
-		server.Close()
-		return exitRuntime
 	}
 }
 

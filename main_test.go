@@ -416,7 +416,20 @@ func TestDrainDelayAndSecondSignal(t *testing.T) {
 	if got, err := p.hello(insecure.NewCredentials()); err != nil || got != "Hello you" {
 		t.Errorf("SayHello while draining = %q, %v", got, err)
 	}
-	p.stop(syscall.SIGTERM, 1)
+	for deadline = time.Now().Add(20 * time.Second); ; {
+		p.signal(syscall.SIGTERM) // of no effect at first
+		select {
+		case code := <-p.code:
+			if code != 1 {
+				t.Errorf("exit code %d after a second signal, want 1; log:\n%s", code, p.log)
+			}
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still running; log:\n%s", p.log)
+		}
+	}
 }
 
 // What cuts calls at the end of the timeout is not an error; and a timeout may be shorter
@@ -457,20 +470,26 @@ func TestDrainDelayDefault(t *testing.T) {
 }
 
 // The timeout counts from the signal, the delay included, which is for SIGTERM alone.
+// Another signal counts from a second on, of whatever kind it is.
 func TestDrain(t *testing.T) {
 	const ms = time.Millisecond
 	for _, tt := range []struct {
-		name string
-		sig  os.Signal
-		call time.Duration // how long a call goes on; zero: there is none
-		took time.Duration
-		code int
+		name  string
+		sig   os.Signal
+		call  time.Duration // how long a call goes on; zero: there is none
+		again []time.Duration
+		took  time.Duration
+		code  int
 	}{
-		{"nothing to do", syscall.SIGTERM, 0, 4000 * ms, exitClean},
-		{"without a delay", os.Interrupt, 0, 0, exitClean},
-		{"call", syscall.SIGTERM, 6000 * ms, 6000 * ms, exitClean},
-		{"call without a delay", os.Interrupt, 6000 * ms, 6000 * ms, exitClean},
-		{"call that is too long", syscall.SIGTERM, time.Hour, 10000 * ms, exitClean},
+		{"nothing to do", syscall.SIGTERM, 0, nil, 4000 * ms, exitClean},
+		{"without a delay", os.Interrupt, 0, nil, 0, exitClean},
+		{"call", syscall.SIGTERM, 6000 * ms, nil, 6000 * ms, exitClean},
+		{"call without a delay", os.Interrupt, 6000 * ms, nil, 6000 * ms, exitClean},
+		{"call that is too long", syscall.SIGTERM, time.Hour, nil, 10000 * ms, exitClean},
+		{"the same signal again", syscall.SIGTERM, time.Hour, []time.Duration{0, 0, ms, 998 * ms}, 10000 * ms, exitClean},
+		{"second signal in the delay", syscall.SIGTERM, 0, []time.Duration{1000 * ms}, 1000 * ms, exitRuntime},
+		{"second signal after the same", syscall.SIGTERM, time.Hour, []time.Duration{0, 999 * ms, ms}, 1000 * ms, exitRuntime},
+		{"second signal after the delay", syscall.SIGTERM, time.Hour, []time.Duration{0, 5000 * ms}, 5000 * ms, exitRuntime},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -484,9 +503,16 @@ func TestDrain(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+				signals := make(chan os.Signal)
+				go func() {
+					for _, after := range tt.again {
+						time.Sleep(after)
+						signals <- tt.sig
+					}
+				}()
 				delay, start := 4000*ms, time.Now()
 				f := flags{DrainDelay: &delay, DrainTimeout: 10000 * ms}
-				code := drain(&f, tt.sig, nil, s.Server, func() {}, slog.New(slog.DiscardHandler))
+				code := drain(&f, tt.sig, signals, s.Server, func() {}, slog.New(slog.DiscardHandler))
 				if took := time.Since(start); code != tt.code || took != tt.took {
 					t.Errorf("exit code %d after %v, want %d after %v", code, took, tt.code, tt.took)
 				}
