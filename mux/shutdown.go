@@ -4,6 +4,9 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"oneport/mux/internal/xconnect"
 )
 
 // Shutdown ends the server without losing a call it has accepted:
@@ -101,6 +104,10 @@ func (s *Server) drainSplits(ctx context.Context) {
 	wg.Wait()
 }
 
+// flushTime is for net/http to send what sockets on streams of HTTP/2 have written: it
+// says that it has when that is in a buffer, and tells no one when it is on its way.
+const flushTime = 10 * time.Millisecond
+
 // Close ends the server at once: listeners, connections and calls.
 func (s *Server) Close() error {
 	s.start()
@@ -126,6 +133,9 @@ func (s *Server) Close() error {
 	ended := make(chan struct{})
 	wg.Go(func() {
 		s.sockets.Close()
+		if xconnect.Enabled {
+			time.Sleep(flushTime)
+		}
 		close(ended)
 	})
 	for _, hs := range s.httpServers() {
