@@ -56,8 +56,9 @@ func serve(t testing.TB, s *Server, secure bool, handler func(*Conn), protocols 
 		hs.Start()
 	}
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("Close = %v", err)
+		s.Close() // does not wait long for handlers that are late
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Errorf("Shutdown = %v", err)
 		}
 		hs.Close()
 	})
@@ -70,7 +71,7 @@ func serve(t testing.TB, s *Server, secure bool, handler func(*Conn), protocols 
 		if secure {
 			conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
 		}
-		conn.SetDeadline(time.Now().Add(20 * time.Second)) // of a test that has gone wrong
+		conn.SetDeadline(time.Now().Add(time.Minute)) // of a test that has gone wrong
 		return conn
 	}
 }

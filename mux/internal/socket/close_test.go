@@ -100,7 +100,7 @@ func TestCause(t *testing.T) {
 		{"closed by the peer", func(c *client) { c.send(closing(4321, "bye")) }, closeError(4321, "bye", true)},
 		{"closed by the peer without a code", func(c *client) { c.send(closing(0, "")) }, closeError(1005, "", true)},
 		{"protocol error", func(c *client) { c.send(frame(fin|opText|0x40, "")) }, closeError(1002, "RSV1 set", false)},
-		{"flood", func(c *client) { c.send(bytes.Repeat(pong(""), 30)) }, closeError(1008, "too many pings or pongs", false)},
+		{"flood", func(c *client) { c.send(bytes.Repeat(pong(""), 1000)) }, closeError(1008, "too many pings or pongs", false)},
 		{"too big", func(c *client) { c.send(text(long(101))) }, closeError(1009, "message larger than 100 bytes", false)},
 		{"bad text", func(c *client) { c.send(text("\xff")) }, closeError(1007, "text is not valid UTF-8", false)},
 		{"gone", func(c *client) { c.conn.Close() }, func(err error) bool {

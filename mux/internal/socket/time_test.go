@@ -85,7 +85,7 @@ func TestSilentPeer(t *testing.T) {
 // The same over TCP, which is waited for in another way than a net.Pipe, and over TLS.
 func TestSilentPeerOverTCP(t *testing.T) {
 	for name, secure := range map[string]bool{"TCP": false, "TLS": true} {
-		for alive, drip := range map[string][]byte{"silent": nil, "octets of a message": text(long(100))} {
+		for alive, drip := range map[string][]byte{"silent": nil, "octets of a message": text(long(10000))} {
 			t.Run(name+" "+alive, func(t *testing.T) {
 				end := make(chan error, 1)
 				var messages atomic.Int32
@@ -101,9 +101,8 @@ func TestSilentPeerOverTCP(t *testing.T) {
 						m.Release()
 					}
 				})())
-				c.open()
 				start := time.Now()
-				c.send(text("a"))
+				c.open(text("a")...)
 				tick := time.NewTicker(10 * time.Millisecond)
 				defer tick.Stop()
 				for len(drip) > 0 && len(end) == 0 {

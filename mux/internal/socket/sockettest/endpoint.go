@@ -147,7 +147,7 @@ func Run(t *testing.T, e Endpoint, dial func() net.Conn) {
 		t.Run(c.Name, func(t *testing.T) {
 			conn := dial()
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(20 * time.Second)) // of a test that has gone wrong
+			conn.SetDeadline(time.Now().Add(time.Minute)) // of a test that has gone wrong
 			if c.octets {
 				conn = Octets{conn}
 			}
