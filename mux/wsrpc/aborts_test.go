@@ -73,8 +73,8 @@ func TestAborts(t *testing.T) {
 		<-read
 		left("at its end")
 	}
-	if err := server.Close(); err != nil {
-		t.Errorf("Close = %v", err)
+	if err := server.Shutdown(t.Context()); err != nil {
+		t.Errorf("Shutdown = %v", err)
 	}
 }
 

@@ -62,8 +62,11 @@ func FuzzFrames(f *testing.F) {
 			}
 		}
 		p.close()
-		if len(p.mux.crew.calls) != 0 || p.mux.crew.running != 0 || p.mux.crew.resting != nil {
-			t.Errorf("%q %q %q: %d calls are open and %d run", first, second, third, len(p.mux.crew.calls), p.mux.crew.running)
+		w := &p.mux.crew
+		w.mu.Lock() // since a worker may come when no call waits any more
+		defer w.mu.Unlock()
+		if len(w.calls) != 0 || w.running != 0 || w.resting != nil {
+			t.Errorf("%q %q %q: %d calls are open and %d run", first, second, third, len(w.calls), w.running)
 		}
 	})
 }

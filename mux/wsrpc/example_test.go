@@ -25,7 +25,7 @@ func ExampleDial() {
 	defer s.Close()
 	url := "ws://" + ln.Addr().String() + wsrpc.Path
 
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	conn, err := wsrpc.Dial(ctx, url, nil)
 	if err != nil {

@@ -155,8 +155,9 @@ func (p *pipeClient) stall() (resume func()) {
 func (p *pipeClient) close() {
 	p.t.Helper()
 	p.ws.Close()
-	if err := p.sockets.Close(); err != nil {
-		p.t.Errorf("Close = %v", err)
+	p.sockets.Close() // does not wait long for handlers that are late
+	if err := p.sockets.Shutdown(context.Background()); err != nil {
+		p.t.Errorf("Shutdown = %v", err)
 	}
 	for range p.got {
 	}

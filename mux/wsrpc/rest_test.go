@@ -58,7 +58,7 @@ func TestRest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ws.Close()
-	ws.SetReadDeadline(time.Now().Add(20 * time.Second)) // of a test that has gone wrong
+	ws.SetReadDeadline(time.Now().Add(time.Minute)) // of a test that has gone wrong
 	m := <-muxes
 	call := func(number int, message string) {
 		t.Helper()
@@ -94,7 +94,7 @@ func TestRest(t *testing.T) {
 	}
 	rest := func() { // waits until the socket rests
 		t.Helper()
-		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); runtime.Gosched() {
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); runtime.Gosched() {
 			stacks := make([]byte, 1<<20)
 			stacks = stacks[:runtime.Stack(stacks, true)]
 			if text := string(stacks); strings.Contains(text, "ready.(*Lot).watch(") && !strings.Contains(text, "wsrpc.(*multiplexer)") {
@@ -120,6 +120,7 @@ func TestRest(t *testing.T) {
 	call(5, "5")
 	want(5, "51")
 	rest()
+	m.crew.wait() // a call has been answered before its worker is done with it
 	m.crew.mu.Lock()
 	defer m.crew.mu.Unlock()
 	if c := &m.crew; c.calls != nil || c.first != nil || c.final != nil || c.resting != nil {

@@ -413,7 +413,8 @@ func TestWebAborts(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	if err := server.Close(); err != nil {
-		t.Errorf("Close = %v", err)
+	server.Close() // does not wait long for handlers that are late
+	if err := server.Shutdown(t.Context()); err != nil {
+		t.Errorf("Shutdown = %v", err)
 	}
 }
