@@ -164,7 +164,7 @@ func TestServeHTTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cc.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := hellopb.NewGreeterClient(cc).SayHello(ctx, &hellopb.HelloRequest{}); err != nil {
 		t.Error(err)
@@ -191,7 +191,7 @@ func TestServeHTTP(t *testing.T) {
 	}
 	defer c.Close()
 	ws := &socket{t, c}
-	ws.SetReadDeadline(time.Now().Add(10 * time.Second))
+	ws.SetReadDeadline(time.Now().Add(patience))
 	ws.send(websocket.TextMessage, "{}")
 	ws.want(websocket.TextMessage, "{}")
 	check("WebSocket", 1)

@@ -38,6 +38,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// patience is how long a test waits before it has gone wrong: on a busy machine what
+// takes a millisecond may take seconds.
+const patience = time.Minute
+
 // services are those of the oneport command.
 func services(s *mux.Server) {
 	greeter.Register(s)
@@ -117,7 +121,7 @@ func serveOn(t testing.TB, ln net.Listener, s *mux.Server, clientTLS *tls.Config
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(countingListener{ln, &p.accepted}) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Errorf("Shutdown at the end of the test: %v", err)
@@ -146,7 +150,7 @@ func (l countingListener) Accept() (net.Conn, error) {
 // url is where path is found; scheme is "http", "https", "ws" or "wss".
 func (p *port) url(scheme, path string) string { return scheme + "://" + p.addr + path }
 
-// dial opens a connection that ends with the test and has 10 seconds.
+// dial opens a connection that ends with the test and has a minute.
 func (p *port) dial() *net.TCPConn {
 	p.t.Helper()
 	c, err := net.Dial("tcp", p.addr)
@@ -154,7 +158,7 @@ func (p *port) dial() *net.TCPConn {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	return c.(*net.TCPConn)
 }
 
@@ -186,7 +190,7 @@ func (p *port) http(major int) *http.Client {
 	p.t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{
 		Transport:     tr,
-		Timeout:       10 * time.Second,
+		Timeout:       patience,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
@@ -226,13 +230,13 @@ func get(t testing.TB, c *http.Client, url string) (*http.Response, string) {
 // socket opens a WebSocket; scheme is "ws" or "wss".
 func (p *port) socket(scheme, path string) *socket {
 	p.t.Helper()
-	d := websocket.Dialer{TLSClientConfig: p.clientTLS.Clone(), HandshakeTimeout: 10 * time.Second}
+	d := websocket.Dialer{TLSClientConfig: p.clientTLS.Clone(), HandshakeTimeout: patience}
 	c, res, err := d.Dial(p.url(scheme, path), nil)
 	if err != nil {
 		p.t.Fatalf("%s: %v (%v)", p.url(scheme, path), err, res)
 	}
 	p.t.Cleanup(func() { c.Close() })
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	return &socket{p.t, c}
 }
 
@@ -285,7 +289,7 @@ func (p *port) alive(secure bool) {
 
 // hello calls the greeter.
 func hello(t testing.TB, cc grpc.ClientConnInterface) error {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	res, err := hellopb.NewGreeterClient(cc).SayHello(ctx, &hellopb.HelloRequest{Name: "you"})
 	if err == nil && res.Message != "Hello you" {
@@ -299,8 +303,8 @@ func receive[T any](t testing.TB, c <-chan T, what string) (v T) {
 	t.Helper()
 	select {
 	case v = <-c:
-	case <-time.After(10 * time.Second):
-		t.Fatalf("%s: nothing in 10 seconds", what)
+	case <-time.After(patience):
+		t.Fatalf("%s: nothing in %v", what, patience)
 	}
 	return v
 }

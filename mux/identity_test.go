@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"testing"
-	"time"
 
 	"github.com/gorilla/websocket"
 	"google.golang.org/grpc"
@@ -87,7 +86,7 @@ func TestIdentity(t *testing.T) {
 		cc := p.grpc(cfg, grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			return dial(ctx, from, addr)
 		}))
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		_, err := hellopb.NewGreeterClient(cc).SayHello(ctx, &hellopb.HelloRequest{})
 		return err

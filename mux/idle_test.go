@@ -42,7 +42,7 @@ func TestHangUpAtGreeting(t *testing.T) {
 			}
 			c.Close()
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		if err := p.Shutdown(ctx); err != nil {
 			t.Errorf("reset: %v: Shutdown = %v, want no connection to be left", reset, err)
 		}

@@ -96,7 +96,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 				receive(t, warm, "20 calls of each client")
 			}
 			ending.Store(true)
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			if err := p.Shutdown(ctx); err != nil {
 				t.Errorf("Shutdown = %v", err)
@@ -215,12 +215,12 @@ func pages(major int) func(context.Context, *port, *tls.Config, func()) error {
 
 // open opens a WebSocket. It is nil if there is no one to open it with.
 func open(ctx context.Context, p *port, cfg *tls.Config, path string, subprotocols ...string) *websocket.Conn {
-	d := websocket.Dialer{TLSClientConfig: cfg, HandshakeTimeout: 10 * time.Second, Subprotocols: subprotocols}
+	d := websocket.Dialer{TLSClientConfig: cfg, HandshakeTimeout: patience, Subprotocols: subprotocols}
 	c, _, err := d.DialContext(ctx, p.url(scheme("ws", cfg), path), roadHeader(ctx))
 	if err != nil {
 		return nil
 	}
-	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	return c
 }
 

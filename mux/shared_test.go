@@ -165,7 +165,7 @@ func TestMixedRequestsHTTP1(t *testing.T) {
 	p := start(t, both, services)
 	for name, c := range map[string]net.Conn{"cleartext": p.dial(), "TLS": p.secure()} {
 		if tc, ok := c.(*tls.Conn); ok {
-			tc.NetConn().SetDeadline(time.Now().Add(10 * time.Second))
+			tc.NetConn().SetDeadline(time.Now().Add(patience))
 		}
 		br := bufio.NewReader(c)
 		for round := range 3 {
@@ -313,7 +313,7 @@ func TestConverseOverHTTP1(t *testing.T) {
 	for _, scheme := range []string{"http", "https"} {
 		p := start(t, both, services)
 		body, send := io.Pipe()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, "POST", p.url(scheme, "/echo.v1.EchoService/Converse"), body)
 		if err != nil {

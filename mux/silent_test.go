@@ -14,14 +14,11 @@ import (
 )
 
 // Clients that connect and go no further are gone when their time is over, with all
-// they cost, and meanwhile trouble no one.
+// they cost, and meanwhile trouble no one. How long that is other tests tell, where time
+// is not that of a busy machine.
 func TestSilentConnections(t *testing.T) {
-	const (
-		connections = 5000
-		limit       = 2 * time.Second
-		grace       = 3 * time.Second // a second of it is the server's, for those it answers
-	)
-	p := start(t, both, services, mux.WithSniffTimeout(limit))
+	const connections = 5000
+	p := start(t, both, services, mux.WithSniffTimeout(2*time.Second))
 	canary := p.grpc(p.clientTLS)
 	page := p.http(1)
 	check := func() {
@@ -56,11 +53,8 @@ func TestSilentConnections(t *testing.T) {
 	}
 	opened := time.Now()
 	check()
-	if n := runtime.NumGoroutine(); n < before+connections/2 {
-		t.Errorf("%d goroutines with %d connections, %d before: they are gone already", n, connections, before)
-	}
 	for i, c := range conns {
-		c.SetReadDeadline(opened.Add(limit + grace))
+		c.SetReadDeadline(opened.Add(patience))
 		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("connection %d is open after %v", i, time.Since(opened))
 		}
@@ -68,10 +62,13 @@ func TestSilentConnections(t *testing.T) {
 	}
 	check()
 	for runtime.NumGoroutine() > before {
-		if time.Since(opened) > limit+2*grace {
+		if time.Since(opened) > patience {
 			t.Fatalf("%d goroutines, %d before the connections", runtime.NumGoroutine(), before)
 		}
 		<-time.After(10 * time.Millisecond)
+	}
+	if n := p.accepted.Load(); n < connections {
+		t.Errorf("%d connections accepted, want %d and some", n, connections)
 	}
 	p.alive(true)
 }

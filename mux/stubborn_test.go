@@ -108,7 +108,7 @@ func TestShutdownWithStubbornHandler(t *testing.T) {
 					if !errors.Is(err, way.want) {
 						t.Errorf("Shutdown = %v, want %v", err, way.want)
 					}
-				case <-time.After(10 * time.Second):
+				case <-time.After(patience):
 					t.Fatal("Shutdown waits for the handler")
 				}
 				if err := <-served; !errors.Is(err, mux.ErrServerClosed) {
