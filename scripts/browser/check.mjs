@@ -67,7 +67,7 @@ function talk(page, url, script) {
     };
     const closed = new Promise((resolve, reject) => {
       ws.onclose = (e) => { resolve([e.code, e.reason]); arrivals.wake(); };
-      setTimeout(() => reject(new Error(`not closed after 20 s; answers: ${JSON.stringify(answers)}`)), 20_000);
+      setTimeout(() => reject(new Error(`not closed after 60 s; answers: ${JSON.stringify(answers)}`)), 60_000);
     });
     await new Promise((resolve) => { ws.onopen = resolve; closed.then(resolve, resolve); });
     for (const item of script) {

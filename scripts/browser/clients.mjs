@@ -197,14 +197,14 @@ class Caller {
 
   /** Waits until the server has n calls running. */
   async running(n) {
-    const end = Date.now() + 5000;
+    const end = Date.now() + 60_000;
     for (;;) {
       const { running } = await calls(this.page, this.base);
       if (running === n) {
         return;
       }
       if (Date.now() > end) {
-        throw new Error(`${running} calls run after 5 s, not ${n}`);
+        throw new Error(`${running} calls run after 60 s, not ${n}`);
       }
     }
   }

@@ -25,7 +25,7 @@ export async function checkEvents(context, check, port) {
     }, () => page.evaluate((path) => new Promise((resolve, reject) => {
       const source = new EventSource(path);
       const result = { ids: [], messages: [], opened: 0 };
-      setTimeout(() => reject(new Error(`not over after 20 s: ${JSON.stringify(result)}`)), 20_000);
+      setTimeout(() => reject(new Error(`not over after 60 s: ${JSON.stringify(result)}`)), 60_000);
       source.onopen = () => { result.opened++; };
       source.onmessage = ({ data, lastEventId }) => {
         const { message } = JSON.parse(data);
