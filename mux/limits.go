@@ -2,7 +2,6 @@ package mux
 
 import (
 	"context"
-	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -111,6 +110,6 @@ func (s *Server) newHTTPServer(h http.Handler, idle time.Duration) *http.Server 
 		BaseContext: func(net.Listener) context.Context { return s.cut },
 		ConnContext: s.connContext,
 		ConnState:   s.connState,
-		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		ErrorLog:    newHTTPLog(s.log),
 	}
 }
