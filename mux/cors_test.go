@@ -290,6 +290,28 @@ func corsPort(t *testing.T, origins []string) *port {
 	return serveOn(t, ln, s, nil)
 }
 
+// A WebSocket client mostly shows no more of an answer than its status; who runs the server
+// may look why it was refused.
+func TestRefusedWebSocketIsLogged(t *testing.T) {
+	for path, want := range map[string]string{
+		"/nothing":                       "no WebSocket is at this path",
+		"/":                              "no WebSocket is at this path",
+		"/ws":                            "Sec-WebSocket-Version must be 13",
+		"/grpc-ws-tunnel":                "Sec-WebSocket-Version must be 13",
+		"/grpc-ws/echo.v1.EchoService/X": "unknown method X",
+		"/echo.v1.EchoService/Echo":      "needs the subprotocol grpc-websockets",
+	} {
+		var log bytes.Buffer
+		s := mux.NewServer(mux.WithLogger(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+		echo.Register(s)
+		serve(s, "GET", path, "", map[string]string{"Connection": "Upgrade", "Upgrade": "websocket"})
+		if got := log.String(); strings.Count(got, "websocket refused") != 1 || !strings.Contains(got, " path="+path+" ") || !strings.Contains(got, want) {
+			t.Errorf("%s: logged %q, want one line with %q", path, got, want)
+		}
+		s.Close()
+	}
+}
+
 // A page is not shown why it was refused; who runs the server may be.
 func TestRefusedPageIsLogged(t *testing.T) {
 	var log bytes.Buffer

@@ -2,6 +2,7 @@ package mux
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"path"
 	"runtime/debug"
@@ -10,6 +11,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"oneport/mux/internal/openapi"
+	"oneport/mux/internal/socket"
 )
 
 // pages are the built-in HTTP pages. Whatever they do not know goes to the
@@ -33,7 +35,12 @@ func (s *Server) pages() http.Handler {
 		pages.Handle("/descriptors.binpb", s.origins.cors(readOnly(d.Descriptors), pageMethods))
 	}
 	pages.Handle("/", s.handlers)
-	return pages
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if socket.Asks(r) { // clients mostly show no more of the answer than its status
+			s.log.Debug("websocket refused", "peer", r.RemoteAddr, "path", fmt.Sprintf("%.200s", r.URL.Path), "reason", "no WebSocket is at this path")
+		}
+		pages.ServeHTTP(w, r)
+	})
 }
 
 // program is the name of this program, and its version as the go command knows it.

@@ -59,18 +59,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		text := fmt.Sprintf("%s; use %s/{service}/{method} with one of these services: %s",
 			status.Convert(err).Message(), Path, strings.Join(h.reg.Services(), ", "))
-		http.Error(w, text, http.StatusNotFound)
+		h.sockets.Refuse(w, r, http.StatusNotFound, text)
 		return
 	}
 	shake, err := newHandshake(r)
 	if err != nil {
-		http.Error(w, status.Convert(err).Message(), http.StatusBadRequest)
+		h.sockets.Refuse(w, r, http.StatusBadRequest, status.Convert(err).Message())
 		return
 	}
 	if offersSubprotocol(r) {
 		// A browser would drop a socket that agrees to none of its offers.
 		text := fmt.Sprintf("no subprotocol is spoken here: connect without one, or to %s with %s", Path, Subprotocol)
-		http.Error(w, text, http.StatusBadRequest)
+		h.sockets.Refuse(w, r, http.StatusBadRequest, text)
 		return
 	}
 	h.sockets.Upgrade(w, r, func(c *socket.Conn) {
@@ -82,7 +82,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) serveCalls(w http.ResponseWriter, r *http.Request) {
 	shake, err := newHandshake(r)
 	if err != nil {
-		http.Error(w, status.Convert(err).Message(), http.StatusBadRequest)
+		h.sockets.Refuse(w, r, http.StatusBadRequest, status.Convert(err).Message())
 		return
 	}
 	h.sockets.Upgrade(w, r, func(c *socket.Conn) {

@@ -36,12 +36,12 @@ const (
 func (h *Handler) ServeWeb(w http.ResponseWriter, r *http.Request) {
 	shake, err := newHandshake(r)
 	if err != nil {
-		http.Error(w, status.Convert(err).Message(), http.StatusBadRequest)
+		h.sockets.Refuse(w, r, http.StatusBadRequest, status.Convert(err).Message())
 		return
 	}
 	if !offersSubprotocol(r) {
 		text := fmt.Sprintf("a WebSocket here needs the subprotocol %s; without one connect to %s%s", WebSubprotocol, Path, r.URL.EscapedPath())
-		http.Error(w, text, http.StatusBadRequest)
+		h.sockets.Refuse(w, r, http.StatusBadRequest, text)
 		return
 	}
 	// Escapes are not undone, as on the other roads at this path.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
@@ -26,13 +27,12 @@ import (
 func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request, handler func(*Conn), protocols ...string) {
 	protocol, refused := check(r, protocols)
 	if refused != nil {
-		s.cfg.Log.Debug("websocket refused", "peer", r.RemoteAddr, "status", refused.status, "reason", refused.text)
-		refused.write(w, r)
+		s.Refuse(w, r, refused.status, refused.text)
 		return
 	}
 	if !s.enter() {
 		w.Header().Set("Retry-After", "5")
-		refusal{http.StatusServiceUnavailable, "this server is going away; connect again in a moment"}.write(w, r)
+		s.Refuse(w, r, http.StatusServiceUnavailable, "this server is going away; connect again in a moment")
 		return
 	}
 	var c *Conn
@@ -60,6 +60,13 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request, handler func(*C
 	c = newConn(s, context.WithoutCancel(r.Context()), ws, wire)
 	s.begin(c)
 	go s.run(c, handler)
+}
+
+// Refuse answers a request that is not to become a WebSocket with the reason, and logs
+// that at debug level.
+func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
+	s.cfg.Log.Debug("websocket refused", "peer", r.RemoteAddr, "path", fmt.Sprintf("%.200s", r.URL.Path), "status", status, "reason", text)
+	refusal{status, text}.write(w, r)
 }
 
 // check validates a handshake (RFC 6455 §4.2.1) and chooses the subprotocol.
