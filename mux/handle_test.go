@@ -21,6 +21,7 @@ import (
 	"oneport/mux/tunnel"
 	hellopb "oneport/proto/helloworld"
 	"oneport/services/greeter"
+	"oneport/services/reflection"
 )
 
 func text(s string) http.Handler {
@@ -272,6 +273,7 @@ func TestMisspeltCall(t *testing.T) {
 		services(s)
 		s.Handle("/", text("own"))
 	})
+	const nothing = "404 page not found; / says what is here\n"
 	const unknown = `{"code":"unimplemented","message":"unknown service helloworld.Greetr"}`
 	for _, tt := range []struct {
 		server              *muxtest.Server
@@ -281,11 +283,11 @@ func TestMisspeltCall(t *testing.T) {
 	}{
 		{bare, "POST", "/helloworld.Greetr/SayHello", "application/json", 404, unknown},
 		{bare, "POST", "/helloworld.Greetr/SayHello", "application/proto; x=y", 404, unknown},
-		{bare, "POST", "/helloworld.Greetr/SayHello", "text/plain", 404, "404 page not found\n"},
-		{bare, "GET", "/helloworld.Greetr/SayHello", "application/json", 404, "404 page not found\n"},
-		{bare, "POST", "/helloworld.Greetr/", "application/json", 404, "404 page not found\n"},
-		{bare, "POST", "/helloworld.Greetr/SayHello/", "application/json", 404, "404 page not found\n"},
-		{bare, "POST", "/v1/notes", "application/json", 404, "404 page not found\n"},
+		{bare, "POST", "/helloworld.Greetr/SayHello", "text/plain", 404, nothing},
+		{bare, "GET", "/helloworld.Greetr/SayHello", "application/json", 404, nothing},
+		{bare, "POST", "/helloworld.Greetr/", "application/json", 404, nothing},
+		{bare, "POST", "/helloworld.Greetr/SayHello/", "application/json", 404, nothing},
+		{bare, "POST", "/v1/notes", "application/json", 404, nothing},
 		{own, "POST", "/helloworld.Greetr/SayHello", "application/json", 200, "own"},
 	} {
 		for major, c := range map[int]*http.Client{1: tt.server.HTTP1(), 2: tt.server.HTTP2()} {
@@ -293,6 +295,43 @@ func TestMisspeltCall(t *testing.T) {
 			if res.StatusCode != tt.code || body != tt.want {
 				t.Errorf("HTTP/%d: %s %s in %s = %s %q, want %d %q", major, tt.method, tt.path, tt.media, res.Status, body, tt.code, tt.want)
 			}
+		}
+	}
+}
+
+// Where nothing is, the answer names what is there, so far as the server tells of it.
+func TestNotFound(t *testing.T) {
+	hello := func(s *mux.Server) { greeter.Register(s) }
+	own := func(s *mux.Server) {
+		s.Handle("/{$}", text("own"))
+		greeter.Register(s)
+	}
+	const services = "use /grpc-ws/{service}/{method} with one of these services: helloworld.Greeter\n"
+	for _, tt := range []struct {
+		name, path string
+		register   func(*mux.Server)
+		opts       []mux.Option
+		want       string
+	}{
+		{"page", "/x", hello, nil, "404 page not found; / says what is here\n"},
+		{"page, with a description", "/x", hello, []mux.Option{mux.WithOpenAPI(nil)},
+			"404 page not found; / says what is here; /openapi.json has all methods and paths\n"},
+		{"page, without the welcome", "/x", own, nil, "404 page not found\n"},
+		{"method", "/grpc-ws/helloworld.Greeter/X", hello, nil, "unknown method X for service helloworld.Greeter; " + services},
+		{"method, with reflection", "/grpc-ws/helloworld.Greeter/X", func(s *mux.Server) { greeter.Register(s); reflection.Register(s) }, nil,
+			"unknown method X for service helloworld.Greeter; it has: SayHello\n"},
+		{"service", "/grpc-ws/helloworld.Greetr/X", hello, nil, "unknown service helloworld.Greetr; " + services},
+	} {
+		s := muxtest.New(t, tt.register, tt.opts...)
+		if res, got := get(t, s.HTTP1(), muxtest.URL+tt.path); res.StatusCode != 404 || got != tt.want {
+			t.Errorf("%s: %s = %s %q, want 404 %q", tt.name, tt.path, res.Status, got, tt.want)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), "HEAD", muxtest.URL+tt.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res, body := do(t, s.HTTP2(), req); res.StatusCode != 404 || body != "" {
+			t.Errorf("%s: HEAD %s = %s %q, want 404 without a body", tt.name, tt.path, res.Status, body)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"path"
 	"runtime/debug"
 	"time"
@@ -14,8 +15,7 @@ import (
 	"oneport/mux/internal/socket"
 )
 
-// pages are the built-in HTTP pages. Whatever they do not know goes to the
-// program's ServeMux, whose 404 and 405 answers are the right ones.
+// pages are the built-in HTTP pages, and the answer to what nobody else takes.
 func (s *Server) pages() http.Handler {
 	pages := http.NewServeMux()
 	pages.Handle("/{$}", readOnly(s.welcome))
@@ -34,13 +34,51 @@ func (s *Server) pages() http.Handler {
 		pages.Handle("/openapi.json", s.origins.cors(readOnly(d.Document), pageMethods))
 		pages.Handle("/descriptors.binpb", s.origins.cors(readOnly(d.Descriptors), pageMethods))
 	}
-	pages.Handle("/", s.handlers)
+	pages.Handle("/", s.nothing())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if socket.Asks(r) { // clients mostly show no more of the answer than its status
 			s.log.Debug("websocket refused", "peer", r.RemoteAddr, "path", fmt.Sprintf("%.200s", r.URL.Path), "reason", "no WebSocket is at this path")
 		}
 		pages.ServeHTTP(w, r)
 	})
+}
+
+// nothing answers where no page and no handler is: with the 405 of the program's ServeMux, or
+// with a 404 that names the way on.
+func (s *Server) nothing() http.Handler {
+	text := "404 page not found"
+	if !s.hasHandler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/"}}) {
+		text += "; / says what is here"
+	}
+	if s.cfg.openAPI {
+		text += "; /openapi.json has all methods and paths"
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.handlers.ServeHTTP(&notFound{ResponseWriter: w, text: text + "\n"}, r)
+	})
+}
+
+// notFound gives a 404 another text.
+type notFound struct {
+	http.ResponseWriter
+	text  string
+	wrote bool
+}
+
+func (w *notFound) WriteHeader(code int) {
+	if code != http.StatusNotFound {
+		w.ResponseWriter.WriteHeader(code)
+		return
+	}
+	w.wrote = true
+	plain(w.ResponseWriter, code, w.text)
+}
+
+func (w *notFound) Write(p []byte) (int, error) {
+	if w.wrote {
+		return len(p), nil
+	}
+	return w.ResponseWriter.Write(p)
 }
 
 // program is the name of this program, and its version as the go command knows it.

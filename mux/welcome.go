@@ -68,7 +68,7 @@ func (s *Server) roads(addr string) []road {
 		if s.cfg.openAPI {
 			lines = append(lines, fmt.Sprintf("curl %s%s://%s/openapi.json", curl, http, addr))
 		}
-		if s.hasReflection() { // without it grpcurl needs the .proto files
+		if s.reg.Reflects() { // without it grpcurl needs the .proto files
 			lines = append(lines, fmt.Sprintf("grpcurl %s %s list", grpcurl, addr))
 			if method != "" {
 				lines = append(lines, fmt.Sprintf("grpcurl %s -d '%s' %s %s", grpcurl, message, addr, method))
@@ -94,10 +94,6 @@ func (s *Server) roads(addr string) []road {
 		add(true, "-insecure", "-k ", "https", "--http2", "wss", "-n ")
 	}
 	return roads
-}
-
-func (s *Server) hasReflection() bool {
-	return s.reg.Impl("grpc.reflection.v1.ServerReflection") != nil || s.reg.Impl("grpc.reflection.v1alpha.ServerReflection") != nil
 }
 
 // sample is a call to show: of a method, and of the path where all of its message can be

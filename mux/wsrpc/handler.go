@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path"
 	"strings"
 	"time"
 
@@ -57,9 +58,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	method, err := h.reg.Lookup(name)
 	if err != nil {
-		text := fmt.Sprintf("%s; use %s/{service}/{method} with one of these services: %s",
-			status.Convert(err).Message(), Path, strings.Join(h.reg.Services(), ", "))
-		h.sockets.Refuse(w, r, http.StatusNotFound, text)
+		h.sockets.Refuse(w, r, http.StatusNotFound, status.Convert(err).Message()+"; "+h.known(name))
 		return
 	}
 	shake, err := newHandshake(r)
@@ -76,6 +75,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.sockets.Upgrade(w, r, func(c *socket.Conn) {
 		newSession(c, method, shake).run()
 	})
+}
+
+// known tells a client that has named an unknown method of those that there are: the methods
+// of its service, unless the server does not tell of methods, or else the services.
+func (h *Handler) known(name string) string {
+	service := strings.TrimPrefix(path.Dir(name), "/")
+	if methods := h.reg.MethodsOf(service); len(methods) > 0 && h.reg.Reflects() {
+		return fmt.Sprintf("it has: %s", strings.Join(methods, ", "))
+	}
+	return fmt.Sprintf("use %s/{service}/{method} with one of these services: %s", Path, strings.Join(h.reg.Services(), ", "))
 }
 
 // serveCalls begins a socket of grpc-ws.v1.

@@ -183,6 +183,25 @@ func (r *Registry) Services() []string {
 	return slices.Sorted(maps.Keys(r.services))
 }
 
+// Reflects tells whether a service is registered that tells clients of all methods.
+func (r *Registry) Reflects() bool {
+	return r.Impl("grpc.reflection.v1.ServerReflection") != nil || r.Impl("grpc.reflection.v1alpha.ServerReflection") != nil
+}
+
+// MethodsOf returns the names of the methods of a service, sorted; none if there is no such service.
+func (r *Registry) MethodsOf(service string) []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var names []string
+	for full := range r.methods {
+		if name, ok := strings.CutPrefix(full, "/"+service+"/"); ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Impl returns what was registered for a service, or nil.
 func (r *Registry) Impl(service string) any {
 	r.mu.RLock()
