@@ -254,6 +254,9 @@ func certificate(f *flags, log *slog.Logger) (*tls.Config, error) {
 		return nil, err
 	}
 	if ca := filepath.Join(f.CertDir, certs.CAFile); f.CertDir != "" && exists(ca) {
+		if abs, err := filepath.Abs(ca); err == nil {
+			ca = abs
+		}
 		log.Info("development certificate; clients may trust its CA", "ca", ca)
 	}
 	return cfg, nil

@@ -216,6 +216,20 @@ func TestServes(t *testing.T) {
 	}
 }
 
+// Clients run in other directories, so the log names the CA by a path that holds there too.
+func TestLogNamesCA(t *testing.T) {
+	t.Chdir(t.TempDir())
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "--cert-dir=here")
+	p.stop(os.Interrupt, 0)
+	if want := filepath.Join(dir, "here", "ca.pem"); !strings.Contains(p.log.String(), want) {
+		t.Errorf("no %s in the log:\n%s", want, p.log)
+	}
+}
+
 func TestTLSModes(t *testing.T) {
 	t.Run("only", func(t *testing.T) {
 		p := start(t, "--tls=only")

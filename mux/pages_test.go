@@ -3,6 +3,7 @@ package mux_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"oneport/mux"
 	"oneport/mux/muxtest"
 	"oneport/services/echo"
+	"oneport/services/greeter"
 	"oneport/services/health"
 	"oneport/services/reflection"
 )
@@ -144,6 +146,60 @@ func TestWelcomeSample(t *testing.T) {
 		s := muxtest.New(t, tt.register)
 		if _, text := get(t, s.HTTP1(), muxtest.URL+"/"); strings.Contains(text, tt.want) != tt.has {
 			t.Errorf("%s: %q in the welcome: %v, want %v\n%s", tt.name, tt.want, !tt.has, tt.has, text)
+		}
+	}
+}
+
+// Where clients need a certificate the lines show where it goes.
+func TestWelcomeClientCertificate(t *testing.T) {
+	welcome := func(auth tls.ClientAuthType) string {
+		s := mux.NewServer(mux.WithTLSConfig(&tls.Config{ClientAuth: auth}))
+		services(s)
+		text, err := io.ReadAll(serve(s, "GET", "/", "", nil).Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	want := []string{
+		"curl -k --cert client.pem --key client-key.pem https://example.com/",
+		"grpcurl -insecure -cert client.pem -key client-key.pem example.com list",
+		"npx -y wscat@6.1.0 -n --cert client.pem --key client-key.pem -c wss://example.com/ws",
+	}
+	text := welcome(tls.RequireAndVerifyClientCert)
+	for _, line := range want {
+		if !strings.Contains(text, line) {
+			t.Errorf("no %q in the welcome:\n%s", line, text)
+		}
+	}
+	if text := welcome(tls.VerifyClientCertIfGiven); strings.Contains(text, "client.pem") {
+		t.Errorf("a client certificate, which is not needed, in the welcome:\n%s", text)
+	}
+}
+
+// A server that describes itself shows some paths of REST and where all are.
+func TestWelcomePaths(t *testing.T) {
+	one := func(s *mux.Server) { greeter.Register(s) }
+	for _, tt := range []struct {
+		name     string
+		register func(*mux.Server)
+		opts     []mux.Option
+		want     string
+	}{
+		{"few", one, []mux.Option{mux.WithOpenAPI(nil)}, "\nREST\n  GET /v1/hello/{name}\n  POST /v1/hello\n"},
+		{"more", func(s *mux.Server) { echo.Register(s); greeter.Register(s) }, []mux.Option{mux.WithOpenAPI(nil)},
+			"\n  and 3 more, see /openapi.json\n"},
+		{"not told", one, nil, ""},
+		{"none", func(s *mux.Server) { health.Register(s) }, []mux.Option{mux.WithOpenAPI(nil)}, ""},
+	} {
+		s := muxtest.New(t, tt.register, tt.opts...)
+		_, text := get(t, s.HTTP1(), muxtest.URL+"/")
+		if !strings.HasSuffix(text, tt.want) || strings.Contains(text, "REST") != (tt.want != "") {
+			t.Errorf("%s: the welcome ends otherwise than in %q:\n%s", tt.name, tt.want, text)
+		}
+		_, page := ask(t, s.HTTP2(), "GET", "/", "", "Accept: text/html")
+		if strings.Contains(page, `<a href="/openapi.json">`) != (tt.want != "") {
+			t.Errorf("%s: a link to /openapi.json in the page: want %v\n%s", tt.name, tt.want != "", page)
 		}
 	}
 }

@@ -52,6 +52,7 @@ type Server struct {
 	calls     *wsrpc.Handler
 	tunnels   *tunnel.Handler
 	services  func() []string // the names of all, for the welcome page
+	paths     func() []string // likewise
 	sample    func() sample   // likewise
 
 	arriving arrivals
@@ -214,6 +215,7 @@ func (s *Server) build() {
 	s.table = s.protocols()
 	s.streamed = s.conns.hide(http.HandlerFunc(s.route))
 	s.services = sync.OnceValue(s.reg.Services)
+	s.paths = sync.OnceValue(s.pickPaths)
 	s.sample = sync.OnceValue(s.pickSample)
 	s.http1 = s.newHTTPServer(s, http1IdleTimeout)
 	s.http2 = s.newHTTPServer(s, http2IdleTimeout)

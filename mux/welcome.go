@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"crypto/tls"
 	_ "embed"
 	"fmt"
 	"html/template"
@@ -17,13 +18,13 @@ import (
 func (s *Server) welcome(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Vary", "Accept")
 	roads := s.roads(address(r))
-	services := s.services()
+	services, paths := s.services(), s.paths()
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'")
-		if err := welcomePage.Execute(w, map[string]any{"Roads": roads, "Services": services}); err != nil {
+		if err := welcomePage.Execute(w, map[string]any{"Roads": roads, "Services": services, "Paths": paths}); err != nil {
 			s.log.Debug("mux: welcome page", "err", err)
 		}
 		return
@@ -37,6 +38,9 @@ func (s *Server) welcome(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	fmt.Fprintf(&b, "\nservices\n  %s\n", strings.Join(services, "\n  "))
+	if len(paths) > 0 {
+		fmt.Fprintf(&b, "\nREST\n  %s\n", strings.Join(paths, "\n  "))
+	}
 	plain(w, http.StatusOK, b.String())
 }
 
@@ -91,9 +95,31 @@ func (s *Server) roads(addr string) []road {
 		add(false, "-plaintext", "", "http", "--http2-prior-knowledge", "ws", "")
 	}
 	if s.cfg.tls != nil {
-		add(true, "-insecure", "-k ", "https", "--http2", "wss", "-n ")
+		grpcurl, other := "-insecure", ""
+		if auth := s.cfg.tls.ClientAuth; auth == tls.RequireAnyClientCert || auth == tls.RequireAndVerifyClientCert {
+			grpcurl, other = "-insecure -cert client.pem -key client-key.pem", "--cert client.pem --key client-key.pem "
+		}
+		add(true, grpcurl, "-k "+other, "https", "--http2", "wss", "-n "+other)
 	}
 	return roads
+}
+
+// shownPaths is how many paths of REST the welcome has room for.
+const shownPaths = 5
+
+// pickPaths lists paths of REST, for a server that describes itself: to others it does not tell
+// them either.
+func (s *Server) pickPaths() (paths []string) {
+	if !s.cfg.openAPI {
+		return nil
+	}
+	for _, r := range s.rest.Routes() {
+		paths = append(paths, r.HTTPMethod+" "+r.Template())
+	}
+	if more := len(paths) - shownPaths; more > 0 {
+		paths = append(paths[:shownPaths], fmt.Sprintf("and %d more, see /openapi.json", more))
+	}
+	return paths
 }
 
 // sample is a call to show: of a method, and of the path where all of its message can be
