@@ -115,8 +115,14 @@ func TestTLSOnly(t *testing.T) {
 	})
 	t.Run("gRPC", func(t *testing.T) {
 		err := hello(t, p.grpc(nil))
-		if status.Code(err) != codes.Unavailable {
-			t.Errorf("call = %v, want Unavailable", err)
+		if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "over TLS only") {
+			t.Errorf("call = %v, want Unavailable and the cure", err)
+		}
+		p.alive(true)
+	})
+	t.Run("request over HTTP2", func(t *testing.T) {
+		if res, body := get(t, p.http(2), p.url("http", "/healthz")); res.StatusCode != 400 || !strings.Contains(body, "over TLS only") {
+			t.Errorf("GET = %s %q, want 400 and the cure", res.Status, body)
 		}
 		p.alive(true)
 	})

@@ -40,9 +40,11 @@ type Conn struct {
 	kind   Kind
 	reason error // why it is that kind, if not plain
 
-	opening  int   // where the client's first SETTINGS end; 0 until they were read
-	greeted  bool  // greeting was written
-	greetErr error // or was not, or in part
+	stream   uint32 // of the first request over HTTP/2; 0 until its header was read
+	window   uint32 // what the client's first SETTINGS let the server send on it
+	opening  int    // where the client's first SETTINGS end; 0 until they were read
+	greeted  bool   // greeting was written
+	greetErr error  // or was not, or in part
 }
 
 // Read gives out what was read from the start on, then reads on within the budget. It never returns bytes together

@@ -64,6 +64,10 @@ func (c *Conn) classifyHTTP2() (Kind, error) {
 				return HTTP2, nil
 			}
 			c.opening = src.pos
+			c.window = 1<<16 - 1 // RFC 9113, section 6.9.2
+			if v, ok := f.Value(http2.SettingInitialWindowSize); ok {
+				c.window = v
+			}
 			continue
 		}
 		good, ended := true, false
@@ -81,11 +85,13 @@ func (c *Conn) classifyHTTP2() (Kind, error) {
 			good, ended = block.add(f.HeaderBlockFragment()), f.HeadersEnded()
 		}
 		switch {
-		case !good:
+		case !good, ended && !block.close():
 			return HTTP2, nil
-		case ended && block.close() && isGRPC(block.contentType):
-			return GRPC, nil
 		case ended:
+			c.stream = fh.StreamID
+			if isGRPC(block.contentType) {
+				return GRPC, nil
+			}
 			return HTTP2, nil
 		}
 	}

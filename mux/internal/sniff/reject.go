@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 const (
@@ -23,8 +24,9 @@ const (
 // protocol why it is not served, and closes it. It returns the kind the connection was.
 //
 // An HTTP/1 client, and one that cannot be told, gets a 400 (408 if its request did not come in time) with text,
-// which should name what to do instead; an HTTP/2 client a GOAWAY with code and text; a TLS client an alert, which
-// holds no text. A client that has sent nothing, that broke what it negotiated by ALPN, or whose connection failed,
+// which should name what to do instead; an HTTP/2 client, if its first request has come, a 400 with text as well, or
+// as a gRPC client the status UNAVAILABLE, and in any case a GOAWAY with code and text; a TLS client an alert, which
+// holds no text. The text must be of printable ASCII without "%". A client that has sent nothing, that broke what it negotiated by ALPN, or whose connection failed,
 // gets no answer.
 //
 // Closing with bytes unread would make the kernel send a reset, which destroys an answer not read yet. So Reject stops
@@ -63,7 +65,10 @@ func (c *Conn) refusal(code http2.ErrCode, text string) []byte {
 		if !c.greeted {
 			fr.WriteSettings() // comes before any other frame (RFC 9113, section 3.4)
 		}
-		fr.WriteGoAway(0, code, []byte(text))
+		if c.stream > 0 {
+			c.answerStream(fr, text)
+		}
+		fr.WriteGoAway(c.stream, code, []byte(text))
 		return b.Bytes()
 	case len(c.head) == 0, c.greetErr != nil:
 		return nil
@@ -73,6 +78,27 @@ func (c *Conn) refusal(code http2.ErrCode, text string) []byte {
 		return textResponse("400 Bad Request", text)
 	default:
 		return nil
+	}
+}
+
+// answerStream answers the first request of an HTTP/2 connection: clients show nobody what a GOAWAY says.
+func (c *Conn) answerStream(fr *http2.Framer, text string) {
+	fields := []hpack.HeaderField{{Name: ":status", Value: "400"}, {Name: "content-type", Value: "text/plain; charset=utf-8"}}
+	if c.kind == GRPC { // "Responses", Trailers-Only, in PROTOCOL-HTTP2.md
+		fields = []hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "content-type", Value: "application/grpc"},
+			{Name: "grpc-status", Value: "14"}, {Name: "grpc-message", Value: text}}
+	}
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	enc.SetMaxDynamicTableSize(0) // the client may have no table
+	for _, f := range fields {
+		enc.WriteField(f)
+	}
+	// A client that takes less than this of a stream gets the status alone (RFC 9113, section 6.9.2).
+	body := c.kind == HTTP2 && c.window > uint32(len(text))
+	fr.WriteHeaders(http2.HeadersFrameParam{StreamID: c.stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: !body})
+	if body {
+		fr.WriteData(c.stream, true, []byte(text+"\n"))
 	}
 }
 

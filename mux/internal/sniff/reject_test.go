@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // rejected returns what a client that writes in gets, and when that ends.
@@ -68,30 +69,67 @@ func TestRejectText(t *testing.T) {
 }
 
 func TestRejectHTTP2(t *testing.T) {
-	for name, in := range map[string][]byte{
-		"whole request": request("application/grpc"),
-		"SETTINGS only": frames(func(fr *http2.Framer) { fr.WriteSettings() }),
+	const text = "use https://localhost:8443/"
+	get := func(settings ...http2.Setting) []byte {
+		return frames(func(fr *http2.Framer) {
+			fr.WriteSettings(settings...)
+			fr.WriteHeaders(headers(fields(":method", "GET", ":scheme", "http", ":path", "/", ":authority", "localhost")))
+		})
+	}
+	window := func(n uint32) http2.Setting { return http2.Setting{ID: http2.SettingInitialWindowSize, Val: n} }
+	const page = ":status=400 content-type=text/plain; charset=utf-8 "
+	for _, tt := range []struct {
+		name string
+		in   []byte
+		kind Kind
+		want string // the answer to the request: fields, then what is in DATA; "" for none
+	}{
+		{"gRPC", request("application/grpc"), GRPC,
+			":status=200 content-type=application/grpc grpc-status=14 grpc-message=" + text + " "},
+		{"GET", get(), HTTP2, page + text + "\n"},
+		{"GET, just the window", get(window(uint32(len(text) + 1))), HTTP2, page + text + "\n"},
+		{"GET, too small a window", get(window(uint32(len(text)))), HTTP2, page},
+		{"SETTINGS only", frames(func(fr *http2.Framer) { fr.WriteSettings() }), HTTP2, ""},
+		{"half a header", afterSettings(func(fr *http2.Framer) {
+			fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: post("application/grpc")})
+		}), HTTP2, ""},
+		{"a header that cannot be read", afterSettings(func(fr *http2.Framer) { fr.WriteHeaders(headers([]byte{0x40})) }), HTTP2, ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			kind := HTTP2
-			if name == "whole request" {
-				kind = GRPC
-			}
-			out, _ := rejected(t, in, kind)
+			out, _ := rejected(t, tt.in, tt.kind)
 			fr := http2.NewFramer(nil, bytes.NewReader(out))
+			fr.ReadMetaHeaders = hpack.NewDecoder(0, nil)
+			answer, last, ended := "", uint32(0), false
 			for i := 0; ; i++ {
 				f, err := fr.ReadFrame()
 				if err != nil {
-					t.Fatalf("%s: no GOAWAY in %x: %v", name, out, err)
+					t.Fatalf("%s: no GOAWAY in %x: %v", tt.name, out, err)
 				}
 				if _, isSettings := f.(*http2.SettingsFrame); i == 0 != (isSettings && !f.Header().Flags.Has(http2.FlagSettingsAck)) {
-					t.Fatalf("%s: frame %d is %v, want SETTINGS once and first", name, i, f)
+					t.Fatalf("%s: frame %d is %v, want SETTINGS once and first", tt.name, i, f)
 				}
-				if g, ok := f.(*http2.GoAwayFrame); ok {
-					if g.ErrCode != http2.ErrCodeInadequateSecurity || string(g.DebugData()) != "use https://localhost:8443/" || g.LastStreamID != 0 {
-						t.Errorf("%s: got %v with %q", name, g, g.DebugData())
+				if id := f.Header().StreamID; id != 0 {
+					if last = id; ended {
+						t.Errorf("%s: %v after the end of the stream", tt.name, f)
 					}
-					break
+				}
+				switch f := f.(type) {
+				case *http2.MetaHeadersFrame:
+					ended = f.StreamEnded()
+					for _, field := range f.Fields {
+						answer += field.Name + "=" + field.Value + " "
+					}
+				case *http2.DataFrame:
+					ended = f.StreamEnded()
+					answer += string(f.Data())
+				case *http2.GoAwayFrame:
+					if f.ErrCode != http2.ErrCodeInadequateSecurity || string(f.DebugData()) != text || f.LastStreamID != last {
+						t.Errorf("%s: got %v with %q, want the text and stream %d", tt.name, f, f.DebugData(), last)
+					}
+					if answer != tt.want || ended != (tt.want != "") {
+						t.Errorf("%s: answered %q, to the end: %v; want %q", tt.name, answer, ended, tt.want)
+					}
+					return
 				}
 			}
 		})
