@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -54,10 +55,34 @@ type flags struct {
 	DrainDelay   *time.Duration `placeholder:"DURATION" help:"After SIGTERM, how long to go on accepting while not ready, for load balancers to notice. SIGINT does not wait. Must be below --drain-timeout. Default 5s, or half of --drain-timeout if that is less."`
 	DrainTimeout time.Duration  `default:"30s" help:"How long calls in flight may take to end after a signal, the delay included. Another signal a second or more after the first cuts them at once. Default ${default}."`
 
-	LogFormat string     `default:"text" enum:"text,json" help:"Log as text or json, to stderr. Default ${default}."`
-	LogLevel  slog.Level `default:"info" help:"Least level to log: debug, info, warn or error. Default ${default}."`
+	LogFormat string `default:"text" enum:"text,json" help:"Log as text or json, to stderr. Default ${default}."`
+	LogLevel  level  `default:"info" help:"Least level to log: debug, info, warn or error. Default ${default}."`
 
 	Version kong.VersionFlag `env:"-" help:"Print the version and exit."`
+}
+
+// level is a slog.Level whose errors name what there is.
+type level slog.Level
+
+func (l *level) UnmarshalText(text []byte) error {
+	if (*slog.Level)(l).UnmarshalText(text) != nil {
+		return fmt.Errorf("%.100q is not debug, info, warn or error", text)
+	}
+	return nil
+}
+
+// parseDuration is kong's, but for an error that names the cure.
+func parseDuration(c *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := c.Scan.PopValueInto("duration", &text); err != nil {
+		return err
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return fmt.Errorf("%.100q is not a duration, such as 30s or 1m30s", text)
+	}
+	target.SetInt(int64(d))
+	return nil
 }
 
 // Validate is called by kong.
@@ -123,6 +148,7 @@ func run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int 
 	parser, err := kong.New(&f, kong.Name("oneport"), kong.Writers(stdout, stderr),
 		kong.Description("One port, every protocol: gRPC, HTTP, HTTPS and WebSocket to one service."),
 		kong.DefaultEnvars("ONEPORT"), kong.Vars{"version": version()},
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(parseDuration)),
 		kong.Exit(func(code int) { exited = code }))
 	if err != nil {
 		fmt.Fprintln(stderr, "oneport:", err)
@@ -232,7 +258,7 @@ func tlsOptions(f *flags, log *slog.Logger) ([]mux.Option, error) {
 	}
 	if f.ClientCA != "" {
 		if err := certs.RequireClientCA(cfg, f.ClientCA); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--client-ca: %w", err)
 		}
 		if f.TLS == "both" {
 			log.Warn("--client-ca does not touch cleartext, which the port serves too; --tls=only refuses it")
@@ -247,11 +273,15 @@ func tlsOptions(f *flags, log *slog.Logger) ([]mux.Option, error) {
 
 func certificate(f *flags, log *slog.Logger) (*tls.Config, error) {
 	if f.Cert != "" {
-		return certs.Files(f.Cert, f.Key)
+		cfg, err := certs.Files(f.Cert, f.Key)
+		if err != nil {
+			return nil, fmt.Errorf("--cert, --key: %w", err)
+		}
+		return cfg, nil
 	}
 	cfg, err := certs.Dev(f.CertDir)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--cert-dir: %w", err)
 	}
 	if ca := filepath.Join(f.CertDir, certs.CAFile); f.CertDir != "" && exists(ca) {
 		if abs, err := filepath.Abs(ca); err == nil {
@@ -268,7 +298,7 @@ func exists(file string) bool {
 }
 
 func newLogger(f *flags, w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: f.LogLevel}
+	opts := &slog.HandlerOptions{Level: slog.Level(f.LogLevel)}
 	if f.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}

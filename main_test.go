@@ -337,7 +337,10 @@ func TestExitCodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer busy.Close()
-	dir := t.TempDir()
+	dir, broken := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(broken, "ca.pem"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name string
 		args []string
@@ -350,7 +353,10 @@ func TestExitCodes(t *testing.T) {
 		{"bad enum", []string{"--tls=maybe"}, 2, "both"},
 		{"bad HTTP/2 mode", []string{"--http2=both"}, 2, "native"},
 		{"bad origin", []string{"--allow-origin=app.example.com"}, 2, "want scheme://host"},
-		{"bad level", []string{"--log-level=loud"}, 2, "loud"},
+		{"bad level", []string{"--log-level=loud"}, 2, `--log-level: "loud" is not debug, info, warn or error`},
+		{"bad format", []string{"--log-format=xml"}, 2, `--log-format must be one of "text","json" but got "xml"`},
+		{"no unit", []string{"--drain-timeout=5"}, 2, `--drain-timeout: "5" is not a duration, such as 30s`},
+		{"no duration", []string{"--drain-delay=soon"}, 2, `--drain-delay: "soon" is not a duration, such as 30s`},
 		{"argument", []string{"serve"}, 2, "serve"},
 		{"cert without key", []string{"--cert=x"}, 2, "--cert and --key go together"},
 		{"client CA without TLS", []string{"--tls=off", "--client-ca=x"}, 2, "drop --tls=off"},
@@ -358,7 +364,9 @@ func TestExitCodes(t *testing.T) {
 		{"drain delay", []string{"--drain-delay=-1s"}, 2, "must not be negative"},
 		{"drain delay of the timeout", []string{"--drain-delay=9s", "--drain-timeout=9s"}, 2, "--drain-delay 9s leaves calls no time to end, as --drain-timeout 9s includes it: make --drain-timeout longer"},
 		{"drain delay of the default timeout", []string{"--drain-delay=30s"}, 2, "--drain-timeout 30s includes it"},
-		{"missing cert", []string{"--cert=" + dir + "/c", "--key=" + dir + "/k"}, 1, dir + "/c"},
+		{"missing cert", []string{"--cert=" + dir + "/c", "--key=" + dir + "/k"}, 1, "--cert, --key: certs: certificate: open " + dir + "/c"},
+		{"missing client CA", []string{"--cert-dir=" + dir, "--client-ca=" + dir + "/a"}, 1, "--client-ca: certs: client CA: open " + dir + "/a"},
+		{"broken development certificate", []string{"--cert-dir=" + broken}, 1, "--cert-dir: certs: open " + broken},
 		{"address in use", []string{"--tls=off", "--addr=" + busy.Addr().String()}, 3, "choose another --addr"},
 		{"no such address", []string{"--tls=off", "--addr=192.0.2.1:0"}, 3, "choose another --addr"},
 		{"port alone", []string{"--addr=8080"}, 2, "such as 127.0.0.1:8080, or :8080"},
