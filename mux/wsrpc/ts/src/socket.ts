@@ -220,6 +220,6 @@ export function createSocket(o: SocketOptions, changed: Signal, onChange: (reaso
   ws.onopen = () => socket._send({ hello: { window: o.windowBytes, maxMessage: o.readMaxBytes } });
   ws.onmessage = ({ data }: { data: string | ArrayBuffer }) => ended || receive(data);
   // Node does not always say close after error (https://github.com/nodejs/undici/issues/3546).
-  ws.onclose = ws.onerror = ({ code = 1006, reason = "" }: { code?: number; reason?: string }) => end([code, `closed: ${code} ${reason}`]);
+  ws.onclose = ws.onerror = ({ code = 1006, reason = "" }: { code?: number; reason?: string }) => end([code, `${o.url} closed: ${code} ${reason}`]);
   return socket;
 }

@@ -125,7 +125,7 @@ export function createGrpcWsTransport(options: GrpcWsTransportOptions): GrpcWsTr
     // Nothing in milliseconds or bytes may be larger.
     if (value !== undefined) (o as any)[name] = value > 2 ** 31 - 1 ? 2 ** 31 - 1 : value;
   }
-  if (!o.WebSocket) throw new Error("no WebSocket: set the option");
+  if (!o.WebSocket) throw new Error("set the option WebSocket");
 
   const shared = createChannel(o, options.onStateChange);
 

@@ -93,6 +93,7 @@ test("attempts to connect come at growing times, and each fails the calls that w
   for (const delay of [1000, 1600, 2560, 4096, 6553.6, 10485.76, 16777.216, 26843.5456, 30000, 30000]) {
     await last(made).end(1006);
     assert.equal(codeOf(call), "Unavailable");
+    assert.match(call.error!.rawMessage, /^wss:\/\/example\.com\/api\/grpc-ws closed: 1006/);
     call = outcome(client.echo({}));
     await tick(Math.floor(delay) - 1);
     last(made);
@@ -100,7 +101,8 @@ test("attempts to connect come at growing times, and each fails the calls that w
     await tick(2);
     last(++made);
   }
-  assert.deepEqual(states.slice(0, 4), ["connecting", "waiting: closed: 1006 ", "connecting", "waiting: closed: 1006 "]);
+  const lost = "waiting: wss://example.com/api/grpc-ws closed: 1006 ";
+  assert.deepEqual(states.slice(0, 4), ["connecting", lost, "connecting", lost]);
   await last(made).open();
   await last(made).receive({ call: 1, message: {}, end: {} });
   assert.ok(call.value);
