@@ -150,7 +150,8 @@ func TestDeadlineWhileSending(t *testing.T) {
 				body, err := io.ReadAll(res.Body)
 				res.Body.Close()
 				tail := string(body[max(0, len(body)-200):])
-				if err != nil || !strings.Contains(tail, "deadline_exceeded") && !strings.Contains(tail, "grpc-status: 4") && res.Trailer.Get("Grpc-Status") != "4" {
+				early := res.Header.Get("Grpc-Status") == "4" // before the first message, on a slow machine
+				if err != nil || !early && !strings.Contains(tail, "deadline_exceeded") && !strings.Contains(tail, "grpc-status: 4") && res.Trailer.Get("Grpc-Status") != "4" {
 					t.Errorf("HTTP/%d, %s, %d bytes each: %v, ends with %q, trailer %v; want DEADLINE_EXCEEDED", tt.major, tt.contentType, size, err, tail, res.Trailer)
 				}
 			}
