@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	_ "google.golang.org/grpc/encoding/gzip" // for native gRPC; the other protocols have it
@@ -40,6 +41,7 @@ type Server struct {
 	freeze    sync.Once
 	table     []protocol
 	streamed  http.Handler // for WebSockets on streams of HTTP/2
+	streams   atomic.Bool  // there has been one of these
 	native    *grpc.Server // gRPC on connections of its own
 	http1     *http.Server
 	http2     *http.Server
@@ -165,6 +167,7 @@ func (s *Server) Conn() grpc.ClientConnInterface { return s.conn }
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.start()
 	if xconnect.Is(r) {
+		s.streams.Store(true)
 		xconnect.Serve(w, r, s.streamed)
 		return
 	}

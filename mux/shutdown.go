@@ -5,8 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"oneport/mux/internal/xconnect"
 )
 
 // Shutdown ends the server without losing a call it has accepted:
@@ -133,7 +131,7 @@ func (s *Server) Close() error {
 	ended := make(chan struct{})
 	wg.Go(func() {
 		s.sockets.Close()
-		if xconnect.Enabled {
+		if s.streams.Load() {
 			time.Sleep(flushTime)
 		}
 		close(ended)
