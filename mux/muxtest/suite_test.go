@@ -49,13 +49,16 @@ var (
 		socketRoad("wss-json", websocket.TextMessage, true),
 	}
 	// Every protocol over HTTP/1.1, HTTP/2 and TLS, which do not depend on each
-	// other: so not in every combination.
+	// other: so not in every combination. But every encoding in cleartext too, where
+	// TestEqual makes most of its calls.
 	web = []road{
 		webRoad("connect-http1", 1, false),
+		webRoad("connect-gzip-http2", 2, false, connecthttp.WithSendGzip()),
 		webRoad("connect-gzip-http2-tls", 2, true, connecthttp.WithSendGzip()),
 		webRoad("connect-json-http1-tls", 1, true, connecthttp.WithProtoJSON()),
 		webRoad("connect-json-http2", 2, false, connecthttp.WithProtoJSON()),
 		webRoad("grpc-web-http1", 1, false, connecthttp.WithGRPCWeb()),
+		webRoad("grpc-web-gzip-http2", 2, false, connecthttp.WithGRPCWeb(), connecthttp.WithSendGzip()),
 		webRoad("grpc-web-gzip-http2-tls", 2, true, connecthttp.WithGRPCWeb(), connecthttp.WithSendGzip()),
 		webRoad("grpc-web-text-http1-tls", 1, true, connecthttp.WithGRPCWeb()),
 		webRoad("grpc-web-text-http2", 2, false, connecthttp.WithGRPCWeb()),
@@ -68,6 +71,7 @@ var (
 	}
 	multiplexed = []road{
 		callsRoad("grpc-ws", false, false),
+		callsRoad("grpc-ws-json", true, false),
 		callsRoad("grpc-ws-json-tls", true, true),
 	}
 	webSockets = []road{
