@@ -2,7 +2,6 @@ package mux_test
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -136,7 +135,7 @@ func TestDeadlineWhileSending(t *testing.T) {
 				message = protobuf(t, &pb.ExpandRequest{Message: text, Count: 4000000000})
 			}
 			for range 5 {
-				req, err := http.NewRequestWithContext(t.Context(), "POST", p.url("http", "/echo.v1.EchoService/Expand"), bytes.NewReader(enveloped(message)))
+				req, err := http.NewRequestWithContext(t.Context(), "POST", p.url("http", "/echo.v1.EchoService/Expand"), strings.NewReader(envelope(0, string(message))))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -31,14 +31,15 @@ import (
 )
 
 // a webCall is a request of one protocol, that says hello or asks for a page, with
-// what its answer must contain.
+// its answer.
 type webCall struct {
 	name        string
 	method      string
 	path        string
+	accept      string
 	contentType string
 	body        string
-	want        string // in the body
+	want        string // the body; of a page, a part of it
 	trailer     string // Grpc-Status, where that is an HTTP trailer
 }
 
@@ -47,26 +48,32 @@ const sayHello = "/helloworld.Greeter/SayHello"
 // webCalls are one of each protocol that comes as an HTTP request; name is who is
 // greeted.
 func webCalls(name string) []webCall {
-	message := append([]byte{0x0a, byte(len(name))}, name...) // HelloRequest and HelloReply: field 1
+	request := field(1, name)
 	asJSON := fmt.Sprintf(`{"name":%q}`, name)
-	stream := enveloped(fmt.Appendf(nil, `{"message":%q}`, name))
 	hello := "Hello " + name
+	reply := envelope(0, field(1, hello))
+	web := reply + envelope(0x80, "grpc-status: 0\r\n")
+	replyJSON := fmt.Sprintf(`{"message":%q}`, hello)
+	echo := envelope(0, fmt.Sprintf(`{"message":%q}`, name))
 	return []webCall{
-		{"page", "GET", "/", "", "", "oneport: one port", ""},
-		{"Connect", "POST", sayHello, "application/json", asJSON, `{"message":"` + hello + `"}`, ""},
-		{"Connect in protobuf", "POST", sayHello, "application/proto", string(message), hello, ""},
-		{"Connect GET", "GET", sayHello + "?encoding=json&message=" + url.QueryEscape(asJSON), "", "", hello, ""},
-		{"Connect stream", "POST", "/echo.v1.EchoService/Expand", "application/connect+json", string(stream), `{"message":"` + name + `"}`, ""},
-		{"gRPC-Web", "POST", sayHello, "application/grpc-web+proto", string(enveloped(message)), hello, ""},
-		{"gRPC-Web text", "POST", sayHello, "application/grpc-web-text", base64.StdEncoding.EncodeToString(enveloped(message)), "", ""},
-		{"gRPC", "POST", sayHello, "application/grpc", string(enveloped(message)), hello, "0"},
+		{name: "page", method: "GET", path: "/", accept: "text/html", want: "<h1>oneport: one port"},
+		{name: "page as text", method: "GET", path: "/", accept: "text/plain", want: "\nservices\n"},
+		{name: "REST", method: "POST", path: "/v1/hello", contentType: "application/json", body: asJSON, want: replyJSON},
+		{name: "REST GET", method: "GET", path: "/v1/hello/" + url.PathEscape(name), want: replyJSON},
+		{name: "Connect", method: "POST", path: sayHello, contentType: "application/json", body: asJSON, want: replyJSON},
+		{name: "Connect in protobuf", method: "POST", path: sayHello, contentType: "application/proto", body: request, want: field(1, hello)},
+		{name: "Connect GET", method: "GET", path: sayHello + "?encoding=json&message=" + url.QueryEscape(asJSON), want: replyJSON},
+		{name: "Connect stream", method: "POST", path: "/echo.v1.EchoService/Expand", contentType: "application/connect+json", body: echo, want: echo + envelope(2, "{}")},
+		{name: "gRPC-Web", method: "POST", path: sayHello, contentType: "application/grpc-web+proto", body: envelope(0, request), want: web},
+		{name: "gRPC-Web text", method: "POST", path: sayHello, contentType: "application/grpc-web-text",
+			body: base64.StdEncoding.EncodeToString([]byte(envelope(0, request))), want: web},
+		{name: "gRPC", method: "POST", path: sayHello, contentType: "application/grpc", body: envelope(0, request), want: reply, trailer: "0"},
 	}
 }
 
-// enveloped is a message as gRPC, gRPC-Web and streams of Connect have it.
-func enveloped(message []byte) []byte {
-	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
-}
+func (c webCall) isPage() bool { return c.path == "/" }
+
+func (c webCall) isREST() bool { return strings.HasPrefix(c.path, "/v1/") }
 
 func protobuf(t testing.TB, m proto.Message) []byte {
 	t.Helper()
@@ -82,6 +89,9 @@ func (c webCall) request(t testing.TB, base string) *http.Request {
 	req, err := http.NewRequestWithContext(t.Context(), c.method, base+c.path, strings.NewReader(c.body))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if c.accept != "" {
+		req.Header.Set("Accept", c.accept)
 	}
 	if c.contentType != "" {
 		req.Header.Set("Content-Type", c.contentType)
@@ -99,9 +109,10 @@ func (c webCall) check(res *http.Response, body string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %q: %v", c.name, body, err)
 		}
-		body, c.want = string(b), "Hello "
+		body = string(b)
 	}
-	if res.StatusCode != http.StatusOK || !strings.Contains(body, c.want) || res.Trailer.Get("Grpc-Status") != c.trailer {
+	right := body == c.want || c.isPage() && strings.Contains(body, c.want)
+	if res.StatusCode != http.StatusOK || !right || res.Trailer.Get("Grpc-Status") != c.trailer {
 		return fmt.Errorf("%s: %s %q, trailer %v; want 200, %q, %q", c.name, res.Status, body, res.Trailer, c.want, c.trailer)
 	}
 	return nil
