@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -236,6 +237,24 @@ func sized(t *testing.T, n int) []byte {
 func status(t *testing.T, res *http.Response) codes.Code {
 	t.Helper()
 	body := text(t, res)
+	switch media := res.Header.Get("Content-Type"); {
+	case strings.HasPrefix(media, "application/grpc-web-text"):
+		b, err := base64.StdEncoding.DecodeString(body)
+		if err != nil {
+			t.Fatalf("the answer %q is not base64: %v", body, err)
+		}
+		body = string(b)
+	case strings.HasPrefix(media, "application/connect+"):
+		i := strings.LastIndex(body, "\x02\x00\x00") // the end of a stream, of less than 64 KiB
+		if i < 0 {
+			t.Fatalf("the answer %q has no end", body)
+		}
+		var end struct{ Error json.RawMessage }
+		if err := json.Unmarshal([]byte(body[i+5:]), &end); err != nil {
+			t.Fatalf("the end of %q: %v", body, err)
+		}
+		body = string(end.Error)
+	}
 	for _, h := range []http.Header{res.Header, res.Trailer} {
 		if v := h.Get("Grpc-Status"); v != "" {
 			var code codes.Code
@@ -280,32 +299,39 @@ func TestMessageLimit(t *testing.T) {
 		{"bomb", bomb[:limit], true, codes.ResourceExhausted},
 		{"not gzip", []byte("x"), true, codes.InvalidArgument},
 	} {
+		flags := byte(0)
+		if tt.gzip {
+			flags = 1
+		}
+		enveloped := envelope(flags, tt.message)
+		get := url.Values{"encoding": {"proto"}, "base64": {"1"}, "message": {base64.RawURLEncoding.EncodeToString(tt.message)}}
+		if tt.gzip {
+			get.Set("compression", "gzip")
+		}
 		for _, p := range []struct {
-			contentType, encoding string
-			enveloped             bool
+			name, encoding string
+			r              *http.Request
+			malformed      codes.Code // INTERNAL as grpc-go has it
 		}{
-			{"application/proto", "Content-Encoding", false},
-			{"application/grpc", "Grpc-Encoding", true},
-			{"application/grpc-web", "Grpc-Encoding", true},
+			{"Connect", "Content-Encoding", request(2, "POST", echoPath, "application/proto", string(tt.message)), codes.InvalidArgument},
+			{"Connect GET", "", request(2, "GET", echoPath+"?"+get.Encode(), "", ""), codes.InvalidArgument},
+			{"Connect stream", "Connect-Content-Encoding", request(2, "POST", expandPath, "application/connect+proto", enveloped), codes.InvalidArgument},
+			{"Connect stream, second message", "Connect-Content-Encoding",
+				request(2, "POST", collectPath, "application/connect+proto", envelope(0, nil)+enveloped), codes.InvalidArgument},
+			{"gRPC", "Grpc-Encoding", request(2, "POST", echoPath, "application/grpc", enveloped), codes.Internal},
+			{"gRPC-Web", "Grpc-Encoding", request(2, "POST", echoPath, "application/grpc-web", enveloped), codes.Internal},
+			{"gRPC-Web text", "Grpc-Encoding",
+				request(2, "POST", echoPath, "application/grpc-web-text", base64.StdEncoding.EncodeToString([]byte(enveloped))), codes.Internal},
 		} {
-			body := string(tt.message)
-			if p.enveloped {
-				flags := byte(0)
-				if tt.gzip {
-					flags = 1
-				}
-				body = envelope(flags, tt.message)
-			}
-			r := request(2, "POST", echoPath, p.contentType, body)
-			if tt.gzip {
-				r.Header.Set(p.encoding, "gzip")
+			if tt.gzip && p.encoding != "" {
+				p.r.Header.Set(p.encoding, "gzip")
 			}
 			want := tt.want
-			if want == codes.InvalidArgument && p.enveloped {
-				want = codes.Internal // as grpc-go has it
+			if want == codes.InvalidArgument {
+				want = p.malformed
 			}
-			if got := status(t, serve(h, r)); got != want {
-				t.Errorf("%s, %s: %v, want %v", tt.name, p.contentType, got, want)
+			if got := status(t, serve(h, p.r)); got != want {
+				t.Errorf("%s, %s: %v, want %v", tt.name, p.name, got, want)
 			}
 		}
 	}
