@@ -169,6 +169,7 @@ func TestHTTP2SocketCut(t *testing.T) {
 		reset := open("a")
 		open("b")
 		open("c")
+		synctest.Wait() // until Upgrade has returned, which may answer before
 		reset()
 		synctest.Wait()
 		if got := drained(ended); !slices.Equal(got, []string{"a"}) {
