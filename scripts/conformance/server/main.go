@@ -5,7 +5,7 @@
 //
 // Usage:
 //
-//	server -protos DIR [-shared] [-break NAME]
+//	server -protos DIR [-shared]
 package main
 
 import (
@@ -36,18 +36,17 @@ import (
 func main() {
 	protos := flag.String("protos", "", "`DIR` of the suite's .proto files")
 	shared := flag.Bool("shared", false, "serve with mux.WithSharedHTTP2")
-	fault := flag.String("break", "", "break one thing, to see the suite fail: `NAME` is details or trailers")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	if err := run(ctx, *protos, *shared, *fault); err != nil {
+	if err := run(ctx, *protos, *shared); err != nil {
 		fmt.Fprintln(os.Stderr, "server:", err)
 		os.Exit(1)
 	}
 }
 
 // run serves what the runner asks for until ctx ends.
-func run(ctx context.Context, protos string, shared bool, fault string) error {
+func run(ctx context.Context, protos string, shared bool) error {
 	if err := loadSchema(ctx, protos); err != nil {
 		return err
 	}
@@ -64,13 +63,6 @@ func run(ctx context.Context, protos string, shared bool, fault string) error {
 	}
 	if shared {
 		opts = append(opts, mux.WithSharedHTTP2())
-	}
-	if fault != "" {
-		broken, ok := faults[fault]
-		if !ok {
-			return fmt.Errorf("no fault is called %q", fault)
-		}
-		opts = append(opts, broken...)
 	}
 	service, err := findService("ConformanceService")
 	if err != nil {
