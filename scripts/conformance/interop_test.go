@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,7 +34,31 @@ func TestMain(m *testing.M) {
 // an interop case fails.
 type panicking struct{ grpclog.LoggerV2 }
 
-func (panicking) Fatalln(args ...any) { panic(fmt.Sprint(args...)) }
+func (panicking) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
+func (panicking) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (panicking) Fatalln(args ...any)               { panic(fmt.Sprint(args...)) }
+
+// By whichever of its functions grpc would end the process, the case fails instead.
+func TestFatal(t *testing.T) {
+	component := grpclog.Component("interop")
+	for name, fatal := range map[string]func(){
+		"Fatal":             func() { grpclog.Fatal("why") },
+		"Fatalf":            func() { grpclog.Fatalf("w%s", "hy") },
+		"Fatalln":           func() { grpclog.Fatalln("why") },
+		"Component.Fatal":   func() { component.Fatal("why") },
+		"Component.Fatalf":  func() { component.Fatalf("w%s", "hy") },
+		"Component.Fatalln": func() { component.Fatalln("why") },
+	} {
+		func() {
+			defer func() {
+				if r := recover(); !strings.Contains(fmt.Sprint(r), "why") {
+					t.Errorf("%s panics with %v, want why", name, r)
+				}
+			}()
+			fatal()
+		}()
+	}
+}
 
 // interopCase is a case of grpc-go's interop client.
 type interopCase struct {
