@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -17,11 +18,14 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"oneport/mux"
+	"oneport/mux/tunnel"
+	"oneport/mux/wsrpc"
 	echopb "oneport/proto/echo"
 	"oneport/services/echo"
 )
@@ -29,7 +33,8 @@ import (
 // road is one kind of client, with the books of both ends.
 type road struct {
 	// run makes calls, and tells of each that was answered in full, until one is
-	// not. It returns why, unless that means that the call was not accepted.
+	// not. It returns why, as errRefused where that means that the call was not
+	// accepted.
 	run func(ctx context.Context, p *port, cfg *tls.Config, answered func()) error
 
 	fast     bool         // handlers return at once, so that most of the time is between the calls
@@ -44,15 +49,19 @@ func TestShutdownUnderLoad(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 			roads := map[string]*road{
-				"grpc":       {run: grpcCalls},
-				"grpc-many":  {run: grpcStreams},
-				"http1":      {run: pages(1)},
-				"http1-fast": {run: pages(1), fast: true},
-				"http2":      {run: pages(2)},
-				"http2-fast": {run: pages(2), fast: true},
-				"ws-calls":   {run: socketCalls},
-				"ws-streams": {run: socketStreams},
-				"ws-web":     {run: webSocketCalls},
+				"grpc":         {run: calls((*port).channel)},
+				"grpc-many":    {run: streams((*port).channel)},
+				"grpc-ws":      {run: calls((*port).rpcSocket)},
+				"grpc-ws-many": {run: streams((*port).rpcSocket)},
+				"tunnel":       {run: calls((*port).tunnel)},
+				"tunnel-many":  {run: streams((*port).tunnel)},
+				"http1":        {run: pages(1)},
+				"http1-fast":   {run: pages(1), fast: true},
+				"http2":        {run: pages(2)},
+				"http2-fast":   {run: pages(2), fast: true},
+				"ws-calls":     {run: socketCalls},
+				"ws-streams":   {run: socketStreams},
+				"ws-web":       {run: webSocketCalls},
 			}
 			p := start(t, both, func(s *mux.Server) {
 				echo.Register(s)
@@ -61,6 +70,7 @@ func TestShutdownUnderLoad(t *testing.T) {
 					fmt.Fprint(w, "done")
 				}))
 			}, append(opts,
+				mux.WithSniffTimeout(patience), // a handshake takes long when all else runs
 				mux.WithUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
 					work(t, roads, roadOf(ctx))
 					return h(ctx, req)
@@ -70,30 +80,43 @@ func TestShutdownUnderLoad(t *testing.T) {
 					return h(srv, s)
 				}))...)
 
+			const clientsEach, warmCalls = 2, 5
 			var clients sync.WaitGroup
 			var ending atomic.Bool
-			warm := make(chan struct{}, 100)
+			connected, warm, everyone := make(chan struct{}, 100), make(chan struct{}, 100), make(chan struct{})
 			for name, r := range roads {
-				for i := range 4 {
+				for i := range clientsEach {
 					cfg := []*tls.Config{nil, p.clientTLS}[i%2]
 					clients.Go(func() {
 						ctx := metadata.AppendToOutgoingContext(t.Context(), "road", name)
 						n := 0
 						err := r.run(ctx, p, cfg, func() {
 							r.answered.Add(1)
-							if n++; n == 20 {
+							switch n++; n {
+							case 1:
+								connected <- struct{}{}
+								select {
+								case <-everyone:
+								case <-ctx.Done():
+								}
+							case warmCalls:
 								warm <- struct{}{}
 							}
 						})
-						if err != nil || !ending.Load() {
+						if !errors.Is(err, errRefused) || !ending.Load() {
 							t.Errorf("%s, TLS %v, ended with %v, shutting down %v", name, cfg != nil, err, ending.Load())
+							connected <- struct{}{}
 							warm <- struct{}{}
 						}
 					})
 				}
 			}
-			for range 4 * len(roads) {
-				receive(t, warm, "20 calls of each client")
+			for range clientsEach * len(roads) {
+				receive(t, connected, "a call of each client")
+			}
+			close(everyone)
+			for range clientsEach * len(roads) {
+				receive(t, warm, "more calls of each client")
 			}
 			ending.Store(true)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -139,52 +162,91 @@ func roadHeader(ctx context.Context) http.Header {
 	return http.Header{"Road": md["road"]}
 }
 
-func grpcCalls(ctx context.Context, p *port, cfg *tls.Config, answered func()) error {
-	cc := p.grpc(cfg)
-	defer cc.Close()
-	client := echopb.NewEchoServiceClient(cc)
-	for {
-		res, err := client.Echo(ctx, &echopb.EchoRequest{Message: "x"})
+// clientConn is a client of gRPC stubs.
+type clientConn interface {
+	grpc.ClientConnInterface
+	io.Closer
+}
+
+// A dialer makes one; without cfg in cleartext.
+type dialer func(*port, *tls.Config) (clientConn, error)
+
+func (p *port) channel(cfg *tls.Config) (clientConn, error) { return p.grpc(cfg), nil }
+
+func (p *port) rpcSocket(cfg *tls.Config) (clientConn, error) {
+	return wsrpc.Dial(p.t.Context(), p.url(scheme("ws", cfg), ""), &wsrpc.DialOptions{TLSConfig: cfg})
+}
+
+func (p *port) tunnel(cfg *tls.Config) (clientConn, error) {
+	creds := insecure.NewCredentials()
+	if cfg != nil {
+		creds = tunnel.Credentials()
+	}
+	return grpc.NewClient("passthrough:///localhost", grpc.WithTransportCredentials(creds),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return tunnel.Dial(ctx, p.url(scheme("ws", cfg), ""), &tunnel.DialOptions{TLSConfig: cfg})
+		}))
+}
+
+func calls(dial dialer) func(context.Context, *port, *tls.Config, func()) error {
+	return func(ctx context.Context, p *port, cfg *tls.Config, answered func()) error {
+		cc, err := dial(p, cfg)
 		if err != nil {
-			return unlessRefused(err)
+			return err
 		}
-		if res.Message != "x" {
-			return fmt.Errorf("answer %q", res.Message)
+		defer cc.Close()
+		client := echopb.NewEchoServiceClient(cc)
+		for {
+			res, err := client.Echo(ctx, &echopb.EchoRequest{Message: "x"})
+			if err != nil {
+				return refused(err)
+			}
+			if res.Message != "x" {
+				return fmt.Errorf("answer %q", res.Message)
+			}
+			answered()
 		}
-		answered()
 	}
 }
 
-func grpcStreams(ctx context.Context, p *port, cfg *tls.Config, answered func()) error {
-	cc := p.grpc(cfg)
-	defer cc.Close()
-	client := echopb.NewEchoServiceClient(cc)
-	for {
-		stream, err := client.Expand(ctx, &echopb.ExpandRequest{Message: "x", Count: 3, Interval: durationpb.New(time.Millisecond)})
+func streams(dial dialer) func(context.Context, *port, *tls.Config, func()) error {
+	return func(ctx context.Context, p *port, cfg *tls.Config, answered func()) error {
+		cc, err := dial(p, cfg)
 		if err != nil {
-			return unlessRefused(err)
+			return err
 		}
-		n := 0
-		for err == nil {
-			if _, err = stream.Recv(); err == nil {
-				n++
+		defer cc.Close()
+		client := echopb.NewEchoServiceClient(cc)
+		for {
+			stream, err := client.Expand(ctx, &echopb.ExpandRequest{Message: "x", Count: 3, Interval: durationpb.New(time.Millisecond)})
+			if err != nil {
+				return refused(err)
+			}
+			n := 0
+			for err == nil {
+				if _, err = stream.Recv(); err == nil {
+					n++
+				}
+			}
+			switch {
+			case err == io.EOF && n == 3:
+				answered()
+			case n == 0:
+				return refused(err)
+			default:
+				return fmt.Errorf("after %d messages of 3: %w", n, err)
 			}
 		}
-		switch {
-		case err == io.EOF && n == 3:
-			answered()
-		case n == 0:
-			return unlessRefused(err)
-		default:
-			return fmt.Errorf("after %d messages of 3: %w", n, err)
-		}
 	}
 }
 
-// unlessRefused is nil for what grpc-go says when it could not place a call.
-func unlessRefused(err error) error {
+var errRefused = errors.New("refused")
+
+// refused is err as an errRefused where a client says by it that it could not place a
+// call.
+func refused(err error) error {
 	if status.Code(err) == codes.Unavailable {
-		return nil
+		return fmt.Errorf("%w: %w", errRefused, err)
 	}
 	return err
 }
@@ -201,7 +263,7 @@ func pages(major int) func(context.Context, *port, *tls.Config, func()) error {
 			req.Header = roadHeader(ctx)
 			res, err := c.Do(req)
 			if err != nil {
-				return nil // a request that was never begun, or the books will show it
+				return fmt.Errorf("%w: %w", errRefused, err) // or the books will show it
 			}
 			body, err := io.ReadAll(res.Body)
 			res.Body.Close()
@@ -213,21 +275,21 @@ func pages(major int) func(context.Context, *port, *tls.Config, func()) error {
 	}
 }
 
-// open opens a WebSocket. It is nil if there is no one to open it with.
-func open(ctx context.Context, p *port, cfg *tls.Config, path string, subprotocols ...string) *websocket.Conn {
+// open opens a WebSocket. The error is that there is no one to open it with.
+func open(ctx context.Context, p *port, cfg *tls.Config, path string, subprotocols ...string) (*websocket.Conn, error) {
 	d := websocket.Dialer{TLSClientConfig: cfg, HandshakeTimeout: patience, Subprotocols: subprotocols}
 	c, _, err := d.DialContext(ctx, p.url(scheme("ws", cfg), path), roadHeader(ctx))
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("%w: %w", errRefused, err)
 	}
 	c.SetReadDeadline(time.Now().Add(patience))
-	return c
+	return c, nil
 }
 
 func socketCalls(ctx context.Context, p *port, cfg *tls.Config, answered func()) error {
-	c := open(ctx, p, cfg, "/grpc-ws/echo.v1.EchoService/Echo")
-	if c == nil {
-		return errors.New("cannot connect")
+	c, err := open(ctx, p, cfg, "/grpc-ws/echo.v1.EchoService/Echo")
+	if err != nil {
+		return err
 	}
 	defer c.Close()
 	// Two are under way at a time.
@@ -237,7 +299,7 @@ func socketCalls(ctx context.Context, p *port, cfg *tls.Config, answered func())
 		ask()
 		_, got, err := c.ReadMessage()
 		if websocket.IsCloseError(err, websocket.CloseGoingAway) {
-			return nil
+			return errRefused
 		}
 		if err != nil || string(got) != `{"message":"x"}` {
 			return fmt.Errorf("answer %q, %w", got, err)
@@ -248,13 +310,12 @@ func socketCalls(ctx context.Context, p *port, cfg *tls.Config, answered func())
 
 func socketStreams(ctx context.Context, p *port, cfg *tls.Config, answered func()) error {
 	for {
-		c := open(ctx, p, cfg, "/grpc-ws/echo.v1.EchoService/Expand")
-		if c == nil {
-			return nil
+		c, err := open(ctx, p, cfg, "/grpc-ws/echo.v1.EchoService/Expand")
+		if err != nil {
+			return err
 		}
 		c.WriteMessage(websocket.TextMessage, []byte(`{"message":"x","count":3,"interval":"0.001s"}`))
 		n := 0
-		var err error
 		for err == nil {
 			if _, _, err = c.ReadMessage(); err == nil {
 				n++
@@ -270,14 +331,13 @@ func socketStreams(ctx context.Context, p *port, cfg *tls.Config, answered func(
 
 func webSocketCalls(ctx context.Context, p *port, cfg *tls.Config, answered func()) error {
 	for {
-		c := open(ctx, p, cfg, "/echo.v1.EchoService/Expand", "grpc-websockets")
-		if c == nil {
-			return nil
+		c, err := open(ctx, p, cfg, "/echo.v1.EchoService/Expand", "grpc-websockets")
+		if err != nil {
+			return err
 		}
 		c.WriteMessage(websocket.BinaryMessage, nil)
 		c.WriteMessage(websocket.BinaryMessage, []byte("\x00"+envelope(0, field(1, "x")+number(2, 3))))
 		var got []string
-		var err error
 		for err == nil {
 			var b []byte
 			if _, b, err = c.ReadMessage(); err == nil {
@@ -288,7 +348,7 @@ func webSocketCalls(ctx context.Context, p *port, cfg *tls.Config, answered func
 		message := envelope(0, field(1, "x"))
 		switch {
 		case len(got) == 0 && websocket.IsCloseError(err, websocket.CloseGoingAway):
-			return nil
+			return errRefused
 		case !slices.Equal(got, []string{bodyHeader, message, message, message, envelope(0x80, "grpc-status: 0\r\n")}) ||
 			!websocket.IsCloseError(err, websocket.CloseNormalClosure):
 			return fmt.Errorf("answer %q, %w", got, err)
