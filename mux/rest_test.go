@@ -168,7 +168,7 @@ func TestRouteConflict(t *testing.T) {
 	echo.Register(s)
 	defer func() {
 		want := `mux: register mux_test.Clash: google.api.http of /mux_test.Clash/Echo: rule GET "/v1/{message=echo/*}": ` +
-			`the same requests as rule GET /v1/echo/{message} of /echo.v1.EchoService/Echo`
+			`column 19: the same requests as rule GET "/v1/echo/{message}" of /echo.v1.EchoService/Echo`
 		if got := fmt.Sprint(recover()); got != want {
 			t.Errorf("panic %q, want %q", got, want)
 		}

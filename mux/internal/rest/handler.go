@@ -53,7 +53,7 @@ func (h *Handler) Add(service string) error {
 		}
 		for _, r := range routes {
 			if err := h.router.add(r); err != nil {
-				return ruleError(r.Method, r.HTTPMethod, r.Template(), err)
+				return ruleError(r.Method, r.HTTPMethod, r.text, err)
 			}
 			h.routes = append(h.routes, r)
 		}

@@ -135,7 +135,7 @@ func TestAdd(t *testing.T) {
 		t.Errorf("routes are\n%s\nwant among them\n%s", strings.Join(rules, "\n"), want)
 	}
 	err := h.Add("resttest.Library")
-	want := `google.api.http of /resttest.Library/Chat: rule POST "/v1/chat": the same requests as rule POST /v1/chat of /resttest.Library/Chat`
+	want := `google.api.http of /resttest.Library/Chat: rule POST "/v1/chat": column 5: the same requests as rule POST "/v1/chat" of /resttest.Library/Chat`
 	if err == nil || err.Error() != want {
 		t.Errorf("Add again: %v, want %s", err, want)
 	}

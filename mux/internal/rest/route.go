@@ -32,6 +32,7 @@ type Route struct {
 	// ResponseBody is the field that the answer shows, nil for all of the message.
 	ResponseBody protoreflect.FieldDescriptor
 
+	text     string // the template as the rule has it
 	template *template
 	input    bool // the body is a google.api.HttpBody, not JSON
 	output   bool // likewise the answer
@@ -62,14 +63,13 @@ func routesOfRule(m *rpc.Method, d protoreflect.MethodDescriptor, rule *annotati
 	var routes []*Route
 	for i, rule := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
 		r := &Route{Method: m, Descriptor: d}
-		var text string
-		r.HTTPMethod, text = pattern(rule)
-		err := r.compile(text, rule)
+		r.HTTPMethod, r.text = pattern(rule)
+		err := r.compile(rule)
 		if err == nil && i > 0 && len(rule.GetAdditionalBindings()) > 0 {
 			err = errors.New("additional_bindings within additional_bindings")
 		}
 		if err != nil {
-			return nil, ruleError(m, r.HTTPMethod, text, err)
+			return nil, ruleError(m, r.HTTPMethod, r.text, err)
 		}
 		routes = append(routes, r)
 	}
@@ -99,11 +99,14 @@ func pattern(rule *annotations.HttpRule) (method, template string) {
 	return "", ""
 }
 
-func (r *Route) compile(text string, rule *annotations.HttpRule) (err error) {
-	if !isMethod(r.HTTPMethod) {
-		return fmt.Errorf("%q is no HTTP method; want get, put, post, delete, patch or custom", r.HTTPMethod)
+func (r *Route) compile(rule *annotations.HttpRule) (err error) {
+	if rule.GetPattern() == nil {
+		return errors.New("no HTTP method; want get, put, post, delete, patch or custom")
 	}
-	if r.template, err = parseTemplate(text); err != nil {
+	if i := notMethod(r.HTTPMethod); i >= 0 {
+		return fmt.Errorf("custom: column %d: the kind %q is no HTTP method", i+1, r.HTTPMethod)
+	}
+	if r.template, err = parseTemplate(r.text); err != nil {
 		return err
 	}
 	in, out := r.Descriptor.Input(), r.Descriptor.Output()
@@ -126,8 +129,8 @@ func (r *Route) compile(text string, rule *annotations.HttpRule) (err error) {
 	case "*":
 		r.WholeBody = true
 	default:
-		if r.Body = in.Fields().ByName(protoreflect.Name(name)); r.Body == nil {
-			return fmt.Errorf("body: %s has no field %q", in.FullName(), name)
+		if r.Body, err = fieldOf(in, name); err != nil {
+			return fmt.Errorf("body: %w", err)
 		}
 		body = single(r.Body)
 		for i, v := range r.Vars {
@@ -144,13 +147,25 @@ func (r *Route) compile(text string, rule *annotations.HttpRule) (err error) {
 	}
 	answer := out
 	if name := rule.GetResponseBody(); name != "" {
-		if r.ResponseBody = out.Fields().ByName(protoreflect.Name(name)); r.ResponseBody == nil {
-			return fmt.Errorf("response_body: %s has no field %q", out.FullName(), name)
+		if r.ResponseBody, err = fieldOf(out, name); err != nil {
+			return fmt.Errorf("response_body: %w", err)
 		}
 		answer = single(r.ResponseBody)
 	}
 	r.input, r.output = isHTTPBody(body), isHTTPBody(answer)
 	return nil
+}
+
+// fieldOf finds the field that body or response_body names. The error has the column there.
+func fieldOf(md protoreflect.MessageDescriptor, name string) (protoreflect.FieldDescriptor, error) {
+	if fd := md.Fields().ByName(protoreflect.Name(name)); fd != nil {
+		return fd, nil
+	}
+	first, _, dotted := strings.Cut(name, ".")
+	if dotted && md.Fields().ByName(protoreflect.Name(first)) != nil {
+		return nil, fmt.Errorf("column %d: want a field of %s, not one within it", len(first)+1, md.FullName())
+	}
+	return nil, fmt.Errorf("column 1: %s has no field %q", md.FullName(), name)
 }
 
 // rivals refuses two fields of a request that cannot both be set, since they or those around
@@ -180,14 +195,17 @@ func isHTTPBody(md protoreflect.MessageDescriptor) bool {
 	return md != nil && md.FullName() == "google.api.HttpBody"
 }
 
-// isMethod tells whether s is "*" or a token of RFC 9110 §5.6.2.
-func isMethod(s string) bool {
+// notMethod returns where s is not "*" or a token of RFC 9110 §5.6.2, -1 if it is one.
+func notMethod(s string) int {
 	for i := range len(s) {
 		if c := s[i]; !isLetter(c) && !isDigit(c) && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return false
+			return i
 		}
 	}
-	return s != ""
+	if s == "" {
+		return 0
+	}
+	return -1
 }
 
 // variableFields finds the field that a path sets.

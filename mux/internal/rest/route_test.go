@@ -13,8 +13,8 @@ import (
 	"oneport/mux/internal/rpc"
 )
 
-// The error for a rule names the method, the rule, and the column where it is in the
-// template.
+// The error for a rule names the method, the rule, and the column in the template or the
+// attribute that is wrong.
 func TestRuleErrors(t *testing.T) {
 	const of = "google.api.http of /resttest.Library/"
 	for _, tt := range []struct{ method, rule, want string }{
@@ -36,14 +36,17 @@ func TestRuleErrors(t *testing.T) {
 		{"GetBook", `post: "/{spoken.name}" body: "spoken"`, ""},
 		{"GetBook", `post: "/{bits}" body: "*"`, ""},
 		{"GetBook", `get: ""`, of + `GetBook: rule GET "": column 1: a template begins with /`},
-		{"GetBook", `body: "*"`, of + `GetBook: rule  "": "" is no HTTP method; want get, put, post, delete, patch or custom`},
-		{"GetBook", `custom { kind: "A B" path: "/" }`, of + `GetBook: rule A B "/": "A B" is no HTTP method; want get, put, post, delete, patch or custom`},
+		{"GetBook", `body: "*"`, of + `GetBook: rule  "": no HTTP method; want get, put, post, delete, patch or custom`},
+		{"GetBook", `custom { kind: "A B" path: "/" }`, of + `GetBook: rule A B "/": custom: column 2: the kind "A B" is no HTTP method`},
+		{"GetBook", `custom { path: "/" }`, of + `GetBook: rule  "/": custom: column 1: the kind "" is no HTTP method`},
 		{"GetBook", `get: "/a" body: "*"`, of + `GetBook: rule GET "/a": body: GET has none`},
 		{"GetBook", `custom { kind: "HEAD" path: "/a" } body: "*"`, of + `GetBook: rule HEAD "/a": body: HEAD has none`},
 		{"GetBook", `delete: "/a" body: "*"`, ""},
-		{"GetBook", `post: "/a" body: "x"`, of + `GetBook: rule POST "/a": body: resttest.Book has no field "x"`},
-		{"GetBook", `post: "/a" body: "author.name"`, of + `GetBook: rule POST "/a": body: resttest.Book has no field "author.name"`},
-		{"ListBooks", `get: "/a" response_body: "x"`, of + `ListBooks: rule GET "/a": response_body: resttest.Books has no field "x"`},
+		{"GetBook", `post: "/a" body: "x"`, of + `GetBook: rule POST "/a": body: column 1: resttest.Book has no field "x"`},
+		{"GetBook", `post: "/a" body: "author.name"`, of + `GetBook: rule POST "/a": body: column 7: want a field of resttest.Book, not one within it`},
+		{"ListBooks", `get: "/a" response_body: "x"`, of + `ListBooks: rule GET "/a": response_body: column 1: resttest.Books has no field "x"`},
+		{"ListBooks", `get: "/a" response_body: "first.name"`, of + `ListBooks: rule GET "/a": response_body: column 6: want a field of resttest.Books, not one within it`},
+		{"ListBooks", `get: "/a" response_body: "x.name"`, of + `ListBooks: rule GET "/a": response_body: column 1: resttest.Books has no field "x.name"`},
 		{"Import", `post: "/a"`, of + `Import: rule POST "/a": body: a method that takes a stream has it from the body; want "*" or a field`},
 		{"Import", `get: "/a"`, of + `Import: rule GET "/a": body: a method that takes a stream has it from the body; want "*" or a field`},
 		{"GetBook", `get: "/a" additional_bindings { get: "/b" additional_bindings { get: "/c" } }`,

@@ -105,7 +105,8 @@ type node struct {
 }
 
 // add adds a route, unless another one has the same method and a template that fits
-// exactly the same paths.
+// exactly the same paths. The error has the column of the end: there the last chance to
+// differ is.
 func (rt *router) add(r *Route) error {
 	n := &rt.root
 	for _, s := range r.template.segments {
@@ -132,7 +133,7 @@ func (rt *router) add(r *Route) error {
 	verb := r.template.verb
 	for _, o := range n.routes[verb] {
 		if o.HTTPMethod == r.HTTPMethod {
-			return fmt.Errorf("the same requests as rule %s %s of %s", o.HTTPMethod, o.Template(), o.Method.FullName)
+			return &templateError{r.template.last, fmt.Sprintf("the same requests as rule %s %q of %s", o.HTTPMethod, o.text, o.Method.FullName)}
 		}
 	}
 	if n.routes == nil {

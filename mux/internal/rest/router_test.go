@@ -22,7 +22,7 @@ func newRoute(t testing.TB, rule string) *Route {
 	if err != nil {
 		t.Fatalf("%s: %v", rule, err)
 	}
-	return &Route{Method: &rpc.Method{FullName: "/x.X/" + rule}, HTTPMethod: method, template: tmpl}
+	return &Route{Method: &rpc.Method{FullName: "/x.X/" + rule}, HTTPMethod: method, text: text, template: tmpl}
 }
 
 func newRouter(t testing.TB, rules []string) *router {
@@ -143,29 +143,32 @@ func TestRouterStreamHasNoHead(t *testing.T) {
 
 func TestRouterConflicts(t *testing.T) {
 	for _, tt := range []struct {
-		a, b     string
-		conflict bool
+		a, b   string
+		column int // where b conflicts with a, 0 for nowhere
 	}{
-		{"GET /v1/{a}", "GET /v1/{b}", true},
-		{"GET /v1/{a}", "GET /v1/*", true},
-		{"GET /v1/{a=x/*}", "GET /v1/x/{b}", true},
-		{"GET /v1/{a=**}", "GET /v1/**", true},
-		{"GET /v1/a", "GET /v1/%61", true},
-		{"GET /v1/a:x", "GET /v1/a:x", true},
-		{"* /v1/a", "* /v1/a", true},
-		{"GET /v1/{a}", "POST /v1/{b}", false},
-		{"GET /v1/{a}", "* /v1/{b}", false},
-		{"GET /v1/{a}", "GET /v1/{b=**}", false},
-		{"GET /v1/{a}:x", "GET /v1/{b}:y", false},
-		{"GET /v1/{a}:x", "GET /v1/{b}", false},
+		{"GET /v1/{a}", "GET /v1/{b}", 5},
+		{"GET /v1/{a}", "GET /v1/*", 5},
+		{"GET /v1/{a=x/*}", "GET /v1/x/{b}", 7},
+		{"GET /v1/{a=**}", "GET /v1/**", 5},
+		{"GET /v1/a", "GET /v1/%61", 5},
+		{"GET /v1/a:x", "GET /v1/a:x", 7},
+		{"* /v1/a", "* /v1/a", 5},
+		{"GET /v1/x/{b}", "GET /v1/{a=x/*}", 10},
+		{"GET /v1/x/y/{b}", "GET /v1/{a=x/y}/{b=*}", 16},
+		{"GET /", "GET /", 1},
+		{"GET /v1/{a}", "POST /v1/{b}", 0},
+		{"GET /v1/{a}", "* /v1/{b}", 0},
+		{"GET /v1/{a}", "GET /v1/{b=**}", 0},
+		{"GET /v1/{a}:x", "GET /v1/{b}:y", 0},
+		{"GET /v1/{a}:x", "GET /v1/{b}", 0},
 	} {
 		rt := newRouter(t, []string{tt.a})
 		err := rt.add(newRoute(t, tt.b))
-		if (err != nil) != tt.conflict {
-			t.Errorf("%s beside %s: %v, want a conflict: %v", tt.b, tt.a, err, tt.conflict)
-		}
-		if err != nil && !strings.Contains(err.Error(), "/x.X/"+tt.a) {
-			t.Errorf("%s beside %s: %v does not name the other", tt.b, tt.a, err)
+		switch want := fmt.Sprintf("column %d: the same requests as rule", tt.column); {
+		case (err != nil) != (tt.column > 0):
+			t.Errorf("%s beside %s: %v, want a conflict: %v", tt.b, tt.a, err, tt.column > 0)
+		case err != nil && !(strings.HasPrefix(err.Error(), want) && strings.Contains(err.Error(), "/x.X/"+tt.a)):
+			t.Errorf("%s beside %s: %v, want %s … /x.X/%[2]s", tt.b, tt.a, err, want)
 		}
 	}
 }
@@ -220,7 +223,7 @@ func checkRouter(t interface{ Fatalf(string, ...any) }, rules []string, escaped 
 		if err != nil || len(tmpl.segments) > 8 || method == "*" {
 			continue
 		}
-		r := &Route{Method: new(rpc.Method), HTTPMethod: method, template: tmpl}
+		r := &Route{Method: new(rpc.Method), HTTPMethod: method, text: text, template: tmpl}
 		if rt.add(r) == nil {
 			routes = append(routes, r)
 		}

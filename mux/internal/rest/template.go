@@ -22,6 +22,7 @@ type template struct {
 	segments []segment // those of variables among them
 	verb     string    // without the colon; may be empty
 	vars     []variable
+	last     int // column of the verb, or else of the last segment
 }
 
 // segment is one part of a path between slashes, or any number of them.
@@ -83,6 +84,7 @@ func (p *templateParser) next(c byte) bool {
 }
 
 func (p *templateParser) template() error {
+	p.out.last = 1
 	if !p.next('/') {
 		return p.failAt(p.pos, "a template begins with /")
 	}
@@ -108,6 +110,7 @@ func (p *templateParser) template() error {
 // segment parses one segment, within a variable or not.
 func (p *templateParser) segment(inside bool) error {
 	start := p.pos
+	p.out.last = start + 1
 	if p.next('{') {
 		if inside {
 			return p.failAt(start, "a variable within another")
@@ -219,7 +222,7 @@ func (p *templateParser) parseVerb() error {
 	if err := p.checkChars(p.pos, verb); err != nil {
 		return err
 	}
-	p.out.verb = verb
+	p.out.verb, p.out.last = verb, p.pos+1
 	p.pos = len(p.in)
 	return nil
 }

@@ -133,7 +133,11 @@ func FuzzTemplate(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q is written as %q: %v", s, written, err)
 		}
+		if first.last < 1 || first.last > len(s) {
+			t.Fatalf("%q ends at column %d", s, first.last)
+		}
 		for _, p := range []*template{first, second} {
+			p.last = 0
 			for i := range p.vars {
 				p.vars[i].column = 0
 			}
