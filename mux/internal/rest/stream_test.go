@@ -55,6 +55,12 @@ func TestStreamForms(t *testing.T) {
 		if got != tt.want || res.Header.Get("Content-Type") != tt.accept || res.Trailer.Get("Grpc-Status") != wantStatus {
 			t.Errorf("%s %s\n gives %q, %v %v\n want  %q", tt.accept, tt.query, got, res.Header, res.Trailer, tt.want)
 		}
+		// What is between must neither keep nor collect it, nor take one form for another.
+		for name, want := range map[string]string{"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Vary": "Accept, Accept-Encoding"} {
+			if got := strings.Join(res.Header[name], ", "); got != want {
+				t.Errorf("%s %s: %s is %q, want %q", tt.accept, tt.query, name, got, want)
+			}
+		}
 	}
 	// Before the first message an error is one of HTTP, in every form.
 	for _, accept := range []string{typeNDJSON, typeEvents, typeArray} {
