@@ -159,6 +159,7 @@ type values struct {
 	buf  []byte // read; of it from pos on is not used
 	pos  int
 	done bool // there is no more to read
+	n    int  // which of the stream was asked for last, from 1
 }
 
 // next returns the next value of b, io.EOF after the last. It is there until next is called
@@ -166,10 +167,11 @@ type values struct {
 // message: compressed they cost the client nothing.
 func (b *body) next() ([]byte, error) {
 	v := &b.values
+	v.n++
 	for blanks := 0; ; {
 		for v.pos < len(v.buf) && isSpace(v.buf[v.pos]) {
 			if v.pos++; blanks == b.limit {
-				return nil, status.Errorf(codes.ResourceExhausted, "there are more than %d blanks between two messages", b.limit)
+				return nil, status.Errorf(codes.ResourceExhausted, "there are more than %d blanks before message %d", b.limit, v.n)
 			}
 			blanks++
 		}
@@ -185,7 +187,7 @@ func (b *body) next() ([]byte, error) {
 		rest := v.buf[v.pos:]
 		for ; n < len(rest); n++ {
 			if n > b.limit {
-				return nil, rpc.ErrTooLarge(n, b.limit)
+				return nil, v.tooLarge(n, b.limit)
 			}
 			if s.ended(rest[n]) {
 				return v.take(n), nil
@@ -197,15 +199,20 @@ func (b *body) next() ([]byte, error) {
 		}
 		switch {
 		case err == io.EOF && s.open():
-			return nil, status.Error(codes.InvalidArgument, "the body ends within a message")
+			return nil, status.Errorf(codes.InvalidArgument, "the body ends within message %d", v.n)
 		case err != nil && err != io.EOF:
 			return nil, err
 		case n > b.limit:
-			return nil, rpc.ErrTooLarge(n, b.limit)
+			return nil, v.tooLarge(n, b.limit)
 		case s.complete || err == io.EOF:
 			return v.take(n), nil
 		}
 	}
+}
+
+func (v *values) tooLarge(size, limit int) error {
+	st := status.Convert(rpc.ErrTooLarge(size, limit))
+	return status.Errorf(st.Code(), "message %d: %s", v.n, st.Message())
 }
 
 // take takes the next n bytes.

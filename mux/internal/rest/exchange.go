@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -171,23 +172,30 @@ func (x *exchange) setBody(pm proto.Message, b []byte) error {
 		}
 		return nil
 	}
-	target, within := pm, ""
+	source := bodySource{text: b, name: "body"}
+	if x.route.Method.ClientStreams {
+		source.name = "message " + strconv.Itoa(x.body.values.n)
+	}
+	target := pm
+	if field != nil {
+		source.field = field.JSONName()
+	}
 	switch {
 	case field == nil:
 	case single(field) != nil:
-		within = field.JSONName()
 		proto.Reset(pm)
 		target = pm.ProtoReflect().Mutable(field).Message().Interface()
 	default:
 		if !json.Valid(b) { // it could close the object around it
-			return bodyError("", b, json.Unmarshal(b, new(json.RawMessage)))
+			return source.error(json.Unmarshal(b, new(json.RawMessage)))
 		}
-		start := appendString(nil, field.JSONName())
-		start = append(append([]byte{'{'}, start...), ':')
+		start := appendString([]byte{'{'}, field.JSONName())
+		start = append(start, ':')
+		source.before = utf8.RuneCount(start)
 		b = append(append(start, b...), '}')
 	}
 	if err := x.json.Unmarshal(b, target); err != nil {
-		return bodyError(within, b, err)
+		return source.error(err)
 	}
 	return nil
 }

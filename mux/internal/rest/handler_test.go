@@ -322,8 +322,11 @@ func TestMessageLimit(t *testing.T) {
 			res := serve(h, r)
 			got := text(t, res)
 			want := tooLarge
-			if path == "/v1/chat" && tt.name == "bomb" {
-				want = failed(codes.ResourceExhausted, "there are more than 1000 blanks between two messages")
+			if path == "/v1/chat" {
+				want = failed(codes.ResourceExhausted, "message 1: grpc: received message larger than max (1001 vs. 1000)")
+				if tt.name == "bomb" {
+					want = failed(codes.ResourceExhausted, "there are more than 1000 blanks before message 1")
+				}
 			}
 			if res.StatusCode != tt.code || tt.code == 429 && got != want {
 				t.Errorf("%s at %s: %s %.100s, want %d", tt.name, path, res.Status, got, tt.code)

@@ -12,46 +12,66 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// bodyError is INVALID_ARGUMENT for a body that cannot be decoded. It names the field,
-// where err says at which place in b that is. within is the field of the request that b is,
-// "" for all of it.
-func bodyError(within string, b []byte, err error) error {
+// bodySource is the JSON that a body is, or a message of it.
+type bodySource struct {
+	text   []byte
+	name   string // for people: which it is
+	field  string // of the request that it is, "" for all of it
+	before int    // characters before it, all in its first line, when it was decoded
+}
+
+// error is INVALID_ARGUMENT for JSON that cannot be decoded. It names the field of the
+// request, as far as err says at which place that is. Too deep a nesting has none: its name
+// would be as deep.
+func (s *bodySource) error(err error) error {
 	// protojson writes a blank of either kind here, so that nobody relies on it.
 	text := strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
-	if at, ok := errorOffset(b, text); ok {
-		if path := jsonPath(b, at); path != "" {
-			st := status.Newf(codes.InvalidArgument, "body: %.200s: %.200s", path, text)
-			if within != "" && path[0] != '[' {
-				within += "."
-			}
-			return withViolation(st, within+path, text)
+	path := s.field
+	if at, ok := s.place(&text); ok {
+		within := jsonPath(s.text, at)
+		if path != "" && within != "" && within[0] != '[' {
+			path += "."
 		}
+		path += within
 	}
-	return status.Errorf(codes.InvalidArgument, "body: %.200s", text)
+	if path == "" {
+		return status.Errorf(codes.InvalidArgument, "%s: %.200s", s.name, text)
+	}
+	return withViolation(status.Newf(codes.InvalidArgument, "%s: %.200s: %.200s", s.name, path, text), path, text)
 }
 
 // position is how protojson tells where something is wrong: line and column from 1, in
 // characters.
 var position = regexp.MustCompile(`\(line (\d+):(\d+)\)`)
 
-// errorOffset returns where in b an error is.
-func errorOffset(b []byte, text string) (int, bool) {
-	m := position.FindStringSubmatch(text)
+// place returns where in s an error is, and has its text say so.
+func (s *bodySource) place(text *string) (int, bool) {
+	if *text == "unexpected EOF" && json.Valid(s.text) {
+		// protojson looks for the other half of a surrogate pair behind the end.
+		*text = "half of a surrogate pair"
+		at := bytes.LastIndex(s.text, []byte(`\u`))
+		return at, at >= 0
+	}
+	m := position.FindStringSubmatchIndex(*text)
 	if m == nil {
 		return 0, false
 	}
-	line, _ := strconv.Atoi(m[1])
-	column, _ := strconv.Atoi(m[2])
+	line, _ := strconv.Atoi((*text)[m[2]:m[3]])
+	column, _ := strconv.Atoi((*text)[m[4]:m[5]])
+	if line == 1 {
+		column = max(column-s.before, 1)
+		*text = (*text)[:m[4]] + strconv.Itoa(column) + (*text)[m[5]:]
+	}
 	at := 0
 	for ; line > 1; line-- {
-		n := bytes.IndexByte(b[at:], '\n')
+		n := bytes.IndexByte(s.text[at:], '\n')
 		if n < 0 {
 			return 0, false
 		}
 		at += n + 1
 	}
-	for ; column > 1 && at < len(b); column-- {
-		_, n := utf8.DecodeRune(b[at:])
+	for ; column > 1 && at < len(s.text); column-- {
+		_, n := utf8.DecodeRune(s.text[at:])
 		at += n
 	}
 	return at, true

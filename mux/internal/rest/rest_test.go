@@ -224,10 +224,9 @@ func invalid(field, description string) string {
 	return violation(field+": "+description, field, description)
 }
 
-// invalidBody is the answer for a value of the body: at is its place there, field in the
-// request.
-func invalidBody(at, field, description string) string {
-	return violation("body: "+at+": "+description, field, description)
+// invalidIn is the answer for a value of the body or of one of its messages.
+func invalidIn(name, field, description string) string {
+	return violation(name+": "+field+": "+description, field, description)
 }
 
 func violation(message, field, description string) string {
