@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	codepb "google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -204,5 +207,25 @@ func TestHTTPStatus(t *testing.T) {
 		if got := rpc.HTTPStatus(codes.Code(code)); got != want {
 			t.Errorf("%v is %d, want %d", codes.Code(code), got, want)
 		}
+	}
+}
+
+// README.md has the same table, by the status and then by the number of the code.
+func TestHTTPStatusInReadme(t *testing.T) {
+	readme, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := make(map[int][]string)
+	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
+		of[rpc.HTTPStatus(code)] = append(of[rpc.HTTPStatus(code)], fmt.Sprintf("`%s`", codepb.Code(code)))
+	}
+	var table []string
+	for _, httpStatus := range slices.Sorted(maps.Keys(of)) {
+		table = append(table, fmt.Sprintf("%d %s", httpStatus, strings.Join(of[httpStatus], ", ")))
+	}
+	want := ": " + strings.Join(table, "; ") + "."
+	if !strings.Contains(strings.Join(strings.Fields(string(readme)), " "), want) {
+		t.Errorf("README.md has not%s", want)
 	}
 }
