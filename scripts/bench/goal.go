@@ -62,6 +62,7 @@ func (r *report) goals() []goal {
 		heap,
 		cpu("rest-unary-get", "rest", "grpc-gateway", 1),
 		cpu("rest-unary-post", "rest", "grpc-gateway", 1),
+		cpu("rest-unary-post-4KiB", "rest", "grpc-gateway", 1),
 	}
 }
 

@@ -37,7 +37,7 @@ func restReply(size int) []byte { return fmt.Appendf(nil, `{"message":%q}`, text
 func serveGateway(ln net.Listener, register service) error {
 	var r registrar
 	register(&r)
-	m := runtime.NewServeMux()
+	m := runtime.NewServeMux(runtime.WithWriteContentLength()) // else it is chunks above 2 KiB
 	if err := gateway.RegisterEchoServiceHandlerServer(context.Background(), m, r.impl); err != nil {
 		return err
 	}

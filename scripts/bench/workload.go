@@ -37,6 +37,7 @@ var workloads = []workload{
 	{name: "connect", call: unary(32), conns: 16, calls: 1, once: true},
 	{name: "rest-unary-get", call: func() (*call, error) { return restGet(32) }, conns: 16, calls: 1, rest: true},
 	{name: "rest-unary-post", call: func() (*call, error) { return restPost(32) }, conns: 16, calls: 1, rest: true},
+	{name: "rest-unary-post-4KiB", call: func() (*call, error) { return restPost(4 << 10) }, conns: 16, calls: 1, rest: true},
 }
 
 // sample is one measurement.
