@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -70,7 +71,7 @@ func (g generator) route() request {
 	switch g.IntN(24) {
 	case 0, 1:
 		return request{method: "GET", target: "/v1/shelves/" + g.segment() + "/books/" + g.segment(), what: "GetBook"}
-	case 2, 3, 4, 5:
+	case 2, 3, 4, 5, 20:
 		return request{method: "GET", target: "/v1/books/" + g.number(), what: "GetBook"}
 	case 6:
 		return request{method: "GET", target: "/v1/authors/" + g.segment() + "/" + g.value("genre") + "/" + g.value("due_at"), what: "GetBook"}
@@ -96,16 +97,17 @@ func (g generator) route() request {
 	case 16:
 		return request{method: "DELETE", target: "/v1/shelves/" + g.segment() + "/books/" + g.segment(), what: "DeleteBook"}
 	case 17:
-		return pick(g, request{method: "GET", target: "/v1/files/" + g.deep(), what: "Download"},
-			request{method: "GET", target: "/v1/parts/" + g.deep(), what: "DownloadParts"})
-	case 18:
+		if g.once(2) {
+			return pick(g, request{method: "GET", target: "/v1/files/" + g.deep(), what: "Download"},
+				request{method: "GET", target: "/v1/parts/" + g.deep(), what: "DownloadParts"})
+		}
 		return g.withJSON(pick(g, request{method: "PUT", target: "/v1/files/" + g.deep(), what: "Upload"},
 			request{method: "POST", target: "/v1/convert", what: "Convert"},
 			request{method: "POST", target: "/v1/parts", what: "UploadParts"}),
 			pick(g, `{"content_type":"text/plain","data":"YWJj"}`, "abc", ""))
-	case 19:
+	case 18:
 		return request{method: "GET", target: "/v1/watch/" + g.segment() + "?pages=" + pick(g, "0", "2", "3") + pick(g, "", "", "&note=fail%205"), what: "Watch"}
-	case 20:
+	case 19:
 		return g.withJSON(request{method: "POST", target: "/v1/watch", what: "Watch"}, pick(g, `{"pages":2,"tags":["a"]}`, `{"pages":2}`, `{"pages":1,"note":"fail 9"}`))
 	case 21:
 		return g.withJSON(request{method: "POST", target: "/v1/chat", what: "Chat"},
@@ -113,6 +115,9 @@ func (g generator) route() request {
 	case 22:
 		return request{method: "GET", target: "/v1/books/1?note=" + pick(g, "metadata", fmt.Sprintf("fail%%20%d", g.IntN(18))), what: "GetBook"}
 	default:
+		if !g.once(4) {
+			return g.route()
+		}
 		return request{method: pick(g, "GET", "POST"), target: pick(g, "/v1/nothing", "/", "/v1", "/v1/books/1/2/3", "*"), what: "nothing"}
 	}
 }
@@ -133,7 +138,7 @@ func (g generator) deep() string {
 }
 
 func (g generator) number() string {
-	if !g.once(3) {
+	if !g.once(6) {
 		return "1"
 	}
 	return pick(g, "1", "42", "-7", "9223372036854775807", "9223372036854775808", "1.5", "x", "0x10", "%31", "+1", "1e3", "01", " ")
@@ -198,15 +203,21 @@ var values = map[string][]string{
 	"":                            {"a", ""},
 }
 
-// valueNames are the keys of values, in an order that stays.
-var valueNames = sortedKeys(values)
+// valueNames are the keys of values, in an order that stays, and rightNames those of them
+// that a query can set.
+var (
+	valueNames = sortedKeys(values)
+	rightNames = slices.DeleteFunc(sortedKeys(values), func(name string) bool {
+		return slices.Contains([]string{"author", "labels[]", "labels[a", "times[x]", "chapters[1]", "editors", "editors.name", "name.x"}, name)
+	})
+)
 
 func (g generator) value(name string) string {
 	return url.PathEscape(g.valueOf(name))
 }
 
 func (g generator) valueOf(name string) string {
-	if g.once(3) {
+	if g.once(5) {
 		return pick(g, values[name]...)
 	}
 	return values[name][0]
@@ -218,7 +229,10 @@ func (g generator) query(what string) string {
 	}
 	var params []string
 	for range g.IntN(4) {
-		name := pick(g, valueNames...)
+		name := pick(g, rightNames...)
+		if g.once(4) {
+			name = pick(g, valueNames...)
+		}
 		key := url.QueryEscape(name)
 		if what == "UpdateBook" {
 			key = pick(g, "update_mask", "updateMask", "tags", "labels[a]", "note", "book.id", "book.tags", "book", "book.name")
@@ -226,12 +240,12 @@ func (g generator) query(what string) string {
 			continue
 		}
 		params = append(params, key+"="+url.QueryEscape(g.valueOf(name)))
-		if g.once(8) {
+		if g.once(16) {
 			params = append(params, key+"="+url.QueryEscape(g.valueOf(name)))
 		}
 	}
 	if g.once(25) {
-		params = append(params, pick(g, "%zz", "a=%", "&&", "name", "=", "name=a;id=1", "a%00=b"))
+		params = append(params, pick(g, "%zz", "a=%", "&&", "name", "=", "name=a;id=1", "a%00=b", "loan=315576000000s", "loan=315576000000s", "labels=a"))
 	}
 	if len(params) == 0 {
 		return ""
@@ -247,13 +261,17 @@ func (g generator) book() string {
 	}
 	var fields []string
 	for range g.IntN(5) {
-		fields = append(fields, pick(g, `"name":"n"`, `"id":"5"`, `"id":5`, `"id":5.0`, `"id":5.5`, `"id":"x"`, `"id":1e2`, `"author":{"name":"a","born":1}`, `"author":null`, `"author":{"teacher":{"name":"t"}}`, `"author":{"born":"x"}`,
-			`"genre":"POEM"`, `"genre":2`, `"genre":7`, `"genre":"x"`, `"tags":["a","b"]`, `"tags":"a"`, `"tags":[1]`, `"tags":null`, `"labels":{"a":1}`, `"labels":{"a":"x"}`,
-			`"due_at":"2024-01-02T03:04:05Z"`, `"dueAt":"2024-01-02T03:04:05Z"`, `"due_at":"x"`, `"loan":"1.5s"`, `"loan":"1m"`, `"mask":"name,dueAt"`, `"mask":"due_at"`,
-			`"subtitle":"s"`, `"subtitle":null`, `"copies":"3"`, `"lent":true`, `"new":true`, `"new":"true"`, `"cover":"YWJj"`, `"cover":"!"`, `"weight":1.5`, `"weight":"NaN"`, `"weight":"1.5"`,
-			`"pages":-1`, `"pages":3`, `"words":"18446744073709551615"`, `"genres":["NOVEL",2]`, `"editors":[{"name":"a"}]`, `"editions":["2024-01-02T03:04:05Z"]`, `"chapters":{"1":{"name":"c"}}`, `"times":{"true":"1s"}`,
+		if g.once(12) {
+			fields = append(fields, pick(g, `"id":5.5`, `"id":"x"`, `"author":{"born":"x"}`, `"tags":"a"`, `"tags":[1]`, `"labels":{"a":"x"}`, `"due_at":"x"`, `"loan":"1m"`, `"mask":"due_at"`, `"new":"true"`, `"cover":"!"`, `"pages":-1`, `"price":1e39`))
+			continue
+		}
+		fields = append(fields, pick(g, `"name":"n"`, `"id":"5"`, `"id":5`, `"id":5.0`, `"id":1e2`, `"author":{"name":"a","born":1}`, `"author":null`, `"author":{"teacher":{"name":"t"}}`,
+			`"genre":"POEM"`, `"genre":2`, `"genre":7`, `"genre":"x"`, `"tags":["a","b"]`, `"tags":null`, `"labels":{"a":1}`,
+			`"due_at":"2024-01-02T03:04:05Z"`, `"dueAt":"2024-01-02T03:04:05Z"`, `"loan":"1.5s"`, `"mask":"name,dueAt"`,
+			`"subtitle":"s"`, `"subtitle":null`, `"copies":"3"`, `"lent":true`, `"new":true`, `"cover":"YWJj"`, `"weight":1.5`, `"weight":"NaN"`, `"weight":"1.5"`,
+			`"pages":3`, `"words":"18446744073709551615"`, `"genres":["NOVEL",2]`, `"editors":[{"name":"a"}]`, `"editions":["2024-01-02T03:04:05Z"]`, `"chapters":{"1":{"name":"c"}}`, `"times":{"true":"1s"}`,
 			`"paper":"p"`, `"bits":1`, `"spoken":{"name":"s"}`, `"note":"x"`, `"extra":{"a":[1,null]}`, `"any":null`, `"any":[1,"a"]`, `"nothing":{}`, `"list":[1]`,
-			`"unknown":1`, `"unknown":{"a":[{}]}`, `"display_name":"d"`, `"shownAs":"d"`, `"displayName":"d"`, `"price":1e39`, `"price":1.25`, `"note":"fail 5"`))
+			`"unknown":1`, `"unknown":{"a":[{}]}`, `"display_name":"d"`, `"shownAs":"d"`, `"displayName":"d"`, `"price":1.25`, `"note":"fail 5"`))
 	}
 	return "{" + strings.Join(fields, ",") + "}"
 }
