@@ -276,6 +276,29 @@ test("a message without credit ends its call, one with the last of it does not",
   void answers;
 });
 
+test("an answer above readMaxBytes ends its call, one of that size does not", async (t) => {
+  const readMaxBytes = 100;
+  for (const useBinaryFormat of [true, false]) {
+    await t.test(`useBinaryFormat: ${useBinaryFormat}`, async (t) => {
+      FakeWebSocket.made = [];
+      const { client } = await setup(t, { readMaxBytes, useBinaryFormat });
+      for (const [number, bytes] of [[1, readMaxBytes], [2, readMaxBytes + 1]] as const) {
+        const call = outcome(client.echo({}));
+        await settle();
+        const ws = last(1);
+        const length = bytes - (useBinaryFormat ? 2 : '{"message":""}'.length);
+        const give = (frame: object) => (useBinaryFormat ? ws.receiveBinary(frame) : ws.receive(frame));
+        if (number == 1) await give({ hello: {} });
+        const text = "x".repeat(length);
+        await give({ call: number, message: useBinaryFormat ? new Uint8Array([10, length, ...Buffer.from(text)]) : { message: text }, end: {} });
+        if (bytes > readMaxBytes) assert.equal(codeOf(call), "ResourceExhausted");
+        else assert.equal((call.value as { message: string }).message, text);
+        assert.equal(ws.closed, undefined);
+      }
+    });
+  }
+});
+
 test("credit is given back when half of the window is taken, and not for what waits", async (t) => {
   const { transport } = await setup(t, { windowBytes: 100 });
   const response = transport.stream(EchoService.method.expand, undefined, undefined, undefined, createAsyncIterable([{}]));
@@ -647,6 +670,32 @@ test("metadata are asked for once a call, however many wait", async (t) => {
   for (let call = 1; call <= calls.length; call++) await last(1).receive({ call, message: {}, end: {} });
   assert.ok(calls.every((call) => call.value));
   assert.equal(asked, calls.length);
+});
+
+test("each socket is told the metadata, though they are what they were", async (t) => {
+  const hello = { hello: { metadata: { authorization: ["Bearer x"] } } };
+  for (const socketPerCall of [false, true]) {
+    await t.test(`socketPerCall: ${socketPerCall}`, async (t) => {
+      FakeWebSocket.made = [];
+      const { client, tick } = await setup(t, { socketPerCall, metadata: () => ({ authorization: "Bearer x" }) });
+      for (const made of [1, 2]) {
+        const call = outcome(client.echo({}));
+        await settle();
+        await last(made).open();
+        const [, said, opened] = last(made).sent; // after what the client takes
+        assert.deepEqual(said, hello);
+        assert.ok(opened?.open);
+        if (!socketPerCall) {
+          outcome(client.echo({}));
+          await settle();
+          assert.deepEqual(last(made).sent.filter((f) => f.hello?.metadata), [hello], "said once");
+        }
+        await last(made).end(1006);
+        assert.equal(codeOf(call), "Unavailable");
+        await tick(1000);
+      }
+    });
+  }
 });
 
 test("a provider of metadata that does not answer holds its own call only", async (t) => {
