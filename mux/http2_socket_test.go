@@ -336,7 +336,8 @@ func TestHTTP2SocketStats(t *testing.T) {
 // Shutdown and Close do to sockets on streams what they do to others.
 func TestHTTP2SocketShutdown(t *testing.T) {
 	if !xconnect.Enabled {
-		xconnecttest.Again(t, "^Test(Shutdown|Close)Cuts$")
+		const name = "^Test(Shutdown|Close)Cuts$"
+		xconnecttest.Again(t, name, map[string]int{name: 2})
 	}
 }
 

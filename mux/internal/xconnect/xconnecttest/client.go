@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -28,14 +29,16 @@ import (
 func Enabled(t *testing.T) bool {
 	t.Helper()
 	if !xconnect.Enabled {
-		Again(t, "^"+t.Name()+"$")
+		name := "^" + t.Name() + "$"
+		Again(t, name, map[string]int{name: 1})
 	}
 	return xconnect.Enabled
 }
 
 // Again runs this test binary in a process where servers announce extended CONNECT, with
-// the tests that fit run, of which there must be some, and more flags.
-func Again(t *testing.T, run string, more ...string) {
+// the tests that fit run, and more flags. For each pattern in pass at least so many tests must
+// have passed whose names match it, subtests included.
+func Again(t *testing.T, run string, pass map[string]int, more ...string) {
 	t.Helper()
 	args := append(more, "-test.v", "-test.timeout=2m", "-test.run="+run)
 	if testing.Short() {
@@ -44,8 +47,20 @@ func Again(t *testing.T, run string, more ...string) {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 	cmd.Env = append(os.Environ(), "GODEBUG="+strings.TrimPrefix(os.Getenv("GODEBUG")+",http2xconnect=1", ","))
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS") {
+	if err != nil {
 		t.Errorf("%s: %v\n%s", cmd, err, out)
+	}
+	passed := regexp.MustCompile(`(?m)^ *--- PASS: (\S+)`).FindAllSubmatch(out, -1)
+	for pattern, least := range pass {
+		n, re := 0, regexp.MustCompile(pattern)
+		for _, name := range passed {
+			if re.Match(name[1]) {
+				n++
+			}
+		}
+		if n < least {
+			t.Errorf("%s: %d tests named %s passed, want %d at least\n%s", cmd, n, pattern, least, out)
+		}
 	}
 }
 
