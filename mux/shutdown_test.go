@@ -240,75 +240,92 @@ func (l failingListener) Addr() net.Addr            { return &net.TCPAddr{} }
 func TestShutdownTellsIdleClients(t *testing.T) {
 	for name, opts := range map[string][]mux.Option{"default": nil, "shared HTTP/2": {mux.WithSharedHTTP2()}} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := muxtest.New(t, services, opts...)
-				dial := func() net.Conn {
-					c, err := s.DialContext(t.Context(), "tcp", "")
-					if err != nil {
-						t.Fatal(err)
-					}
-					return c
-				}
-				told := map[string]chan error{}
-				client := func(name string, f func() error) {
-					c := make(chan error, 1)
-					told[name] = c
-					go func() { c <- f() }()
-					synctest.Wait()
-				}
-				for name, opening := range map[string][]byte{
-					"http2": opening(func(fr *http2.Framer) { fr.WriteHeaders(headers(1, "GET", "/healthz")) }),
-					"grpc":  gRPCOpening(),
-				} {
-					c := dial()
-					c.Write(opening)
-					client(name, func() error { return goAway(c) })
-				}
-				c := dial()
-				client("http1", func() error {
-					fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-					r := bufio.NewReader(c)
-					res, err := http.ReadResponse(r, nil)
-					if err != nil {
-						return err
-					}
-					io.Copy(io.Discard, res.Body)
-					if _, err := r.ReadByte(); err != io.EOF {
-						return fmt.Errorf("%v, want EOF", err)
-					}
-					return nil
-				})
-				for _, path := range []string{"/ws", "/grpc-ws"} {
-					ws := s.WebSocket(path, nil)
-					client(path, func() error {
-						if _, _, err := ws.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseGoingAway) {
-							return err
-						}
-						return nil
-					})
-				}
-				for name, c := range told {
-					if len(c) > 0 {
-						t.Errorf("%s: ended before the server: %v", name, <-c)
-					}
-				}
-				if err := s.Shutdown(t.Context()); err != nil {
-					t.Errorf("Shutdown = %v", err)
-				}
-				synctest.Wait()
-				for name, c := range told {
-					select {
-					case err := <-c:
-						if err != nil {
-							t.Errorf("%s: %v", name, err)
-						}
-					default:
-						t.Errorf("%s: not told", name)
-					}
-				}
-			})
+			shutdownTellsIdleClients(t, false, opts...)
 		})
+		if xconnect.Enabled {
+			t.Run(name+", sockets on streams", func(t *testing.T) {
+				shutdownTellsIdleClients(t, true, opts...)
+			})
+		}
 	}
+}
+
+func shutdownTellsIdleClients(t *testing.T, streams bool, opts ...mux.Option) {
+	synctest.Test(t, func(t *testing.T) {
+		s := muxtest.New(t, services, opts...)
+		dial := func() net.Conn {
+			c, err := s.DialContext(t.Context(), "tcp", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		told := map[string]chan error{}
+		client := func(name string, f func() error) {
+			c := make(chan error, 1)
+			told[name] = c
+			go func() { c <- f() }()
+			synctest.Wait()
+		}
+		for name, opening := range map[string][]byte{
+			"http2": opening(func(fr *http2.Framer) { fr.WriteHeaders(headers(1, "GET", "/healthz")) }),
+			"grpc":  gRPCOpening(),
+		} {
+			c := dial()
+			c.Write(opening)
+			client(name, func() error { return goAway(c) })
+		}
+		c := dial()
+		client("http1", func() error {
+			fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+			r := bufio.NewReader(c)
+			res, err := http.ReadResponse(r, nil)
+			if err != nil {
+				return err
+			}
+			io.Copy(io.Discard, res.Body)
+			if _, err := r.ReadByte(); err != io.EOF {
+				return fmt.Errorf("%v, want EOF", err)
+			}
+			return nil
+		})
+		d := websocket.Dialer{NetDialContext: s.DialContext}
+		if streams {
+			d.NetDialContext = streamsOf(t, s, false).DialContext
+		}
+		for _, path := range []string{"/ws", "/grpc-ws"} {
+			ws, _, err := d.Dial("ws://oneport.test"+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ws.Close()
+			client(path, func() error {
+				if _, _, err := ws.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseGoingAway) {
+					return err
+				}
+				return nil
+			})
+		}
+		for name, c := range told {
+			if len(c) > 0 {
+				t.Errorf("%s: ended before the server: %v", name, <-c)
+			}
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Errorf("Shutdown = %v", err)
+		}
+		synctest.Wait()
+		for name, c := range told {
+			select {
+			case err := <-c:
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			default:
+				t.Errorf("%s: not told", name)
+			}
+		}
+	})
 }
 
 // goAway reads frames up to a GOAWAY without an error code.
