@@ -1,9 +1,10 @@
-// Makes build/test, the tests, which need what generate.js makes.
+// Makes the tests, which need what generate.js makes, in build/test or the directory given.
 import { readdirSync, rmSync } from "node:fs";
 import { build } from "esbuild";
 
+const [outdir = "build/test"] = process.argv.slice(2);
 process.chdir(new URL("..", import.meta.url).pathname);
-rmSync("build/test", { recursive: true, force: true });
+rmSync(outdir, { recursive: true, force: true });
 const tests = readdirSync("test").filter((name) => name.endsWith(".test.ts"));
 await build({
   bundle: true,
@@ -12,5 +13,5 @@ await build({
   target: "es2022",
   logLevel: "warning",
   entryPoints: tests.map((name) => `test/${name}`),
-  outdir: "build/test",
+  outdir,
 });
