@@ -8,7 +8,7 @@ import { gzipSync } from "node:zlib";
 const root = new URL("../../", import.meta.url).pathname;
 const size = (name: string) => gzipSync(readFileSync(`${root}dist/${name}`), { level: 9 }).length;
 
-test("the client has less than 4 KB, and JSON less than 1 KB more for those who use it", (t) => {
+test("the client has less than 4 KiB, and JSON less than 1 KiB more for those who use it", (t) => {
   t.diagnostic(`index.js has ${size("index.js")} bytes, json.js ${size("json.js")}, each minified and gzipped`);
   assert.ok(size("index.js") < 4096, `index.js has ${size("index.js")} bytes`);
   assert.ok(size("json.js") < 1024, `json.js has ${size("json.js")} bytes`);
