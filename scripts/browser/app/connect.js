@@ -3,7 +3,7 @@ import { ConnectError, createClient } from '@connectrpc/connect';
 import { createConnectTransport, createGrpcWebTransport } from '@connectrpc/connect-web';
 import { DurationSchema } from '@bufbuild/protobuf/wkt';
 import { createCompositeTransport, createGrpcWsTransport } from 'oneport-grpc-ws';
-import { service } from './echo.js';
+import { EchoService } from 'gen/echo/echo_pb.ts';
 
 export const connect = (options) => caller((baseUrl) => createConnectTransport({ baseUrl, ...options }));
 export const grpcWeb = (options) => caller((baseUrl) => createGrpcWebTransport({ baseUrl, ...options }));
@@ -16,7 +16,7 @@ function caller(createTransport) {
   const clients = new Map(); // one for each server, since a transport may keep a socket
   return async (baseUrl, method, request, { metadata, timeoutMs, signal, onHeader, onTrailer, onMessage }) => {
     if (!clients.has(baseUrl)) {
-      clients.set(baseUrl, createClient(service, createTransport(baseUrl)));
+      clients.set(baseUrl, createClient(EchoService, createTransport(baseUrl)));
     }
     const client = clients.get(baseUrl);
     const values = (headers) => Object.fromEntries(headers);

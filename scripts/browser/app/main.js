@@ -1,8 +1,8 @@
 // What clients.mjs runs in the page: one call by one of the clients, told as plain data.
 import { fromJson } from '@bufbuild/protobuf';
+import { EchoService } from 'gen/echo/echo_pb.ts';
 import { fetchREST, webSocket } from './bare.js';
 import { composite, connect, grpcWeb, grpcWs } from './connect.js';
-import { service } from './echo.js';
 import { google } from './grpcweb.js';
 import { improbableFetch, improbableWebSocket } from './improbable.js';
 import { niceFetch, niceWebSocket } from './nice.js';
@@ -67,7 +67,7 @@ window.call = async (client, base, method, request, { metadata = {}, timeoutMs, 
       arrived();
     },
   };
-  const descriptor = service.method[method];
+  const descriptor = EchoService.method[method];
   let arrived = () => {};
   async function* requests() {
     for (const [i, one] of request.entries()) {

@@ -2,14 +2,14 @@
 // stays.
 import { ConnectError, createClient } from '@connectrpc/connect';
 import { createGrpcWsTransport } from 'oneport-grpc-ws';
-import { service } from './echo.js';
+import { EchoService } from 'gen/echo/echo_pb.ts';
 
 let client;
 
 /** Makes the client; states are those that its socket goes through. */
 window.openTransport = (baseUrl) => {
   window.states = [];
-  client = createClient(service, createGrpcWsTransport({ baseUrl, onStateChange: (state) => window.states.push(state) }));
+  client = createClient(EchoService, createGrpcWsTransport({ baseUrl, onStateChange: (state) => window.states.push(state) }));
 };
 
 /** Begins n calls of which none goes on before all have been answered, and counts those that end well. */
