@@ -67,14 +67,8 @@ const columns = [
   ['unary', 'metadata', async (c) => [
     await c.call('echo', { message: 'a' }, { metadata }),
     { messages: ['a'], ...answered }]],
-  ['unary', 'error', async (c) => [
-    [await c.call('echo', {}, { metadata: { 'test-do': 'fail' } }),
-      await c.call('echo', {}, { metadata: { ...metadata, 'test-do': 'fail' } })],
-    [{ messages: [], code: 9, error: failure, trailer: {} },
-      { messages: [], code: 9, error: failure, trailer: returned('trailer') }]]],
-  ['unary', 'details', async (c) => c.client.details && [
-    await c.call('echo', {}, { metadata: { 'test-do': 'detail' } }),
-    { messages: [], code: 9, error: 'detailed', trailer: {}, details: c.client.details }]],
+  ['unary', 'error', async (c) => c.fail('echo', {})],
+  ['unary', 'details', async (c) => c.client.details && c.detail('echo', {})],
   ['unary', 'too large', async (c) => c.client.unary === 'WebSocket' && c.client.tooLarge !== false && [
     [await c.long((4 << 20) - 4), await c.long(4 << 20), await c.long(10 << 20)], // with 5 bytes of tag and length
     ['(4194305 vs. 4194304)', '(4194309 vs. 4194304)', '(4194304)'].map((sizes) => ({
@@ -97,6 +91,7 @@ const columns = [
       await c.call('expand', { interval: '-1s' }, { metadata })],
     [{ messages: [], code: 3, error: negative, trailer: {} },
       { messages: [], code: 3, error: negative, trailer: returned('trailer') }]]],
+  ['stream', 'details', async (c) => c.client.details && c.detail('expand', {})],
   ['stream', 'cancel', async (c) => [
     await c.cancel('expand', endless, { cancelAfter: c.client.late ? undefined : 1 }),
     { messages: c.client.late ? [] : ['a'], code: c.client.silent ? 0 : c.client.cancelled }]],
@@ -106,15 +101,25 @@ const columns = [
   ['client stream', 'call', async (c) => c.client.clientStream && [
     await c.observe('collect', [{ message: 'a' }, { message: 'b' }]),
     { messages: [['a', 'b']], ...ok, sent: c.client.clientStream }]],
-  ['client stream', 'error', async (c) => c.client.clientStream && [
-    await c.call('collect', [], { metadata: { 'test-do': 'detail' } }),
-    { messages: [], code: 9, error: 'detailed', trailer: {}, details: c.client.details }]],
+  ['client stream', 'metadata', async (c) => c.client.clientStream && [
+    await c.call('collect', [{ message: 'a' }], { metadata }),
+    { messages: [['a']], ...answered }]],
+  ['client stream', 'error', async (c) => c.client.clientStream && c.fail('collect', [{ message: 'a' }])],
+  ['client stream', 'details', async (c) => c.client.clientStream && c.detail('collect', [])],
+  ['client stream', 'cancel', async (c) => c.client.clientStream && [
+    await c.cancel('collect', [{ message: 'a' }], { metadata: { 'test-do': 'hang' } }),
+    { messages: [], code: c.client.cancelled }]],
+  ['client stream', 'deadline', async (c) => c.client.clientStream && [
+    await c.exceed('collect', [], { metadata: { 'test-do': 'hang' } }),
+    c.client.clock ? { code: 4 } : { code: 4, error: exceeded }]],
   ['bidi', 'call', async (c) => c.client.duplex && [
     await c.call('converse', [{ message: 'a' }, { message: '' }, { message: 'c' }], { metadata }),
     { messages: ['a', '', 'c'], ...answered }]],
   ['bidi', '1 MiB', async (c) => c.client.duplex && [
     await c.long(1 << 20, 'converse', 5),
     { messages: Array(5).fill(true), ...ok }]],
+  ['bidi', 'error', async (c) => c.client.duplex && c.fail('converse', [{ message: 'a' }])],
+  ['bidi', 'details', async (c) => c.client.duplex && c.detail('converse', [])],
   ['bidi', 'cancel', async (c) => c.client.duplex && [
     await c.cancel('converse', [{ message: 'a' }, { message: 'b' }, { message: 'c' }], { cancelAfter: 2 }),
     { messages: ['a', 'b'], code: c.client.cancelled }]],
@@ -163,6 +168,22 @@ class Caller {
       requests.push('WebSocket');
     }
     return { ...result, sent: requests.filter((sent) => !sent.startsWith('OPTIONS')).join() };
+  }
+
+  /** Has calls fail, without and with metadata: the result for a column. */
+  async fail(method, request) {
+    return [
+      [await this.call(method, request, { metadata: { 'test-do': 'fail' } }),
+        await this.call(method, request, { metadata: { ...metadata, 'test-do': 'fail' } })],
+      [{ messages: [], code: 9, error: failure, trailer: {} },
+        { messages: [], code: 9, error: failure, trailer: returned('trailer') }]];
+  }
+
+  /** Has a call fail by an error with a detail: likewise. */
+  async detail(method, request) {
+    return [
+      await this.call(method, request, { metadata: { 'test-do': 'detail' } }),
+      { messages: [], code: 9, error: 'detailed', trailer: {}, details: this.client.details }];
   }
 
   /**
