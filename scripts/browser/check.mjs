@@ -186,7 +186,7 @@ await road(`http://localhost:${port}`, `ws://localhost:${port}`, 'http/1.1');
 await road(`https://localhost:${port}`, `wss://localhost:${port}`, 'h2');
 await foreign();
 await checkStreams(browser, check, talk, refusal, streamsPort); // first, since it counts connections
-await checkClients(context, check, appPort, openPort, streamsPort);
+await checkClients(browser, context, check, appPort, openPort, streamsPort);
 await checkTransport(context, check, work);
 await checkEvents(context, check, port);
 await browser.close();

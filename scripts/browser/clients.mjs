@@ -246,7 +246,9 @@ function framesTo(page, url) {
 
 /** The numbers of calls that a server has started and that are running. */
 async function calls(page, base) {
-  return (await page.request.get(`${base}/calls`)).json();
+  // page.request has a connection of its own, but may ask any server.
+  const own = base === new URL(page.url()).origin;
+  return own ? page.evaluate(async () => (await fetch('/calls')).json()) : (await page.request.get(`${base}/calls`)).json();
 }
 
 /**
@@ -257,7 +259,7 @@ async function calls(page, base) {
  * @param openPort where the same service is, but allows http[s]://127.0.0.1:port
  * @param streamsPort like port, and with WebSockets on streams of HTTP/2
  */
-export async function checkClients(context, check, port, openPort, streamsPort) {
+export async function checkClients(browser, context, check, port, openPort, streamsPort) {
   const table = [];
   for (const [scheme, version] of [['http', 'http/1.1'], ['https', 'h2']]) {
     const own = `${scheme}://localhost:${port}`;
@@ -266,9 +268,12 @@ export async function checkClients(context, check, port, openPort, streamsPort) 
     table.push(...await road(context, check, `${scheme}, other origin`, version,
       `${scheme}://127.0.0.1:${port}`, `${scheme}://localhost:${openPort}`, own));
   }
-  // In cleartext there are none, since a browser speaks HTTP/1.1 there.
+  // In cleartext there are none, since a browser speaks HTTP/1.1 there. A context of its own
+  // has connections of its own.
   const streams = `https://localhost:${streamsPort}`;
-  table.push(...await road(context, check, 'https, RFC 8441', 'h2', streams, streams));
+  const alone = await browser.newContext({ ignoreHTTPSErrors: true });
+  table.push(...await road(alone, check, 'https, RFC 8441', 'h2', streams, streams, undefined, true));
+  await alone.close();
   await check("README's table of browser clients", await promises(), () => kinds(table));
   print([
     ['', '', ...columns.map(([group], i) => (group === columns[i - 1]?.[0] ? '' : group))],
@@ -277,11 +282,14 @@ export async function checkClients(context, check, port, openPort, streamsPort) 
   ]);
 }
 
-/** Returns the lines of the table for a page of this origin. */
-async function road(context, check, title, version, origin, base, closed) {
+/** Returns the lines of the table for a page of this origin, which has one connection or any number. */
+async function road(context, check, title, version, origin, base, closed, one) {
   const page = await context.newPage();
   watchSockets(page);
   await page.goto(`${origin}/app/`);
+  await page.evaluate(() => performance.setResourceTimingBufferSize(100_000));
+  const connections = () => page.evaluate(async () => (await fetch('/connections')).json());
+  const { begun } = one ? await connections() : {};
   const lines = [];
   for (const name of Object.keys(clients)) {
     const caller = new Caller(page, name, base, closed);
@@ -296,6 +304,9 @@ async function road(context, check, title, version, origin, base, closed) {
       performance.getEntriesByType('resource').filter(({ name }) => name.startsWith(calls))
         .map(({ nextHopProtocol }) => nextHopProtocol).filter((protocol) => protocol !== ''))], // those of cancelled calls
     `${base}/echo.v1.EchoService/`));
+  }
+  if (one) {
+    await check(`${title}: connections of the page and all of its calls`, { begun, open: 1 }, connections);
   }
   await page.close();
   return lines;

@@ -9,7 +9,7 @@ export async function checkStreams(browser, check, talk, refusal, port) {
     // A context of its own has connections of its own.
     const context = await browser.newContext({ ignoreHTTPSErrors: true });
     const page = await context.newPage();
-    await page.goto(`${http}/healthz`);
+    await page.goto(`${http}/app/`);
     const ok = { code: 1000, reason: '' };
     for (const [name, url, script, want] of [
       ['/ws', `${ws}/ws`, ['grüß dich', null, [0, 255], null, { close: 1000 }], { answers: ['grüß dich', [0, 255]], ...ok }],
@@ -29,15 +29,18 @@ export async function checkStreams(browser, check, talk, refusal, port) {
       socket.onmessage = ({ data }) => { resolve(data.length); socket.close(); };
       socket.onclose = ({ code }) => resolve(code);
     }), `${ws}/ws`));
+    await page.evaluate(() => window.openTransport(location.origin));
+    await check(`${ws}, streams: 200 bidi calls at once of our transport`, 200, () => page.evaluate(() => window.converseAtOnce(200)));
     // In cleartext Chromium speaks HTTP/1.1. Sockets that a program has hijacked do not
     // count then, which leaves 20.
-    await check(`${ws}, streams: connections of page, fetches and 30 sockets`, secure ? 'one' : 'many', () => page.evaluate(async (ws) => {
+    await check(`${ws}, streams: connections of page, fetches, our transport and 30 sockets`, secure ? 'one' : 'many', () => page.evaluate(async (ws) => {
       const paths = ['/ws', '/grpc-ws/echo.v1.EchoService/Converse', '/chat'];
       self.sockets = Array.from({ length: 30 }, (_, i) => new WebSocket(ws + paths[i % 3]));
       await Promise.all(self.sockets.map((socket) => new Promise((resolve, reject) => {
         socket.onopen = () => fetch('/healthz').then(resolve, reject);
         socket.onclose = ({ code }) => reject(new Error(`${socket.url}: ${code}`));
       })));
+      await window.beginCall();
       const { open } = await (await fetch('/connections')).json();
       return open === 1 ? 'one' : open > 20 ? 'many' : open;
     }, ws));
