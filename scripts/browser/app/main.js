@@ -52,7 +52,7 @@ window.cancel = () => controller.abort();
  */
 window.call = async (client, base, method, request, { metadata = {}, timeoutMs, cancelAfter } = {}) => {
   controller = new AbortController();
-  const overdue = setTimeout(() => controller.abort(), 5000); // or it would hold up all others
+  const overdue = setTimeout(() => controller.abort(), 60_000); // or it would hold up all others
   const messages = [];
   let header = {};
   let trailer = {};
