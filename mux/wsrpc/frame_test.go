@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,7 +12,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"oneport/mux/internal/rpc"
+	echopb "oneport/proto/echo"
+	greeterpb "oneport/proto/helloworld"
 )
 
 // vector is an entry of a file in testdata/vectors.
@@ -99,7 +106,8 @@ func TestMalformedVectors(t *testing.T) {
 	}
 }
 
-// The examples of PROTOCOL.md are frames, and among the vectors.
+// The examples of PROTOCOL.md are written like that, and among the vectors, whose bytes
+// have the same message.
 func TestExamplesOfProtocol(t *testing.T) {
 	text, err := os.ReadFile("PROTOCOL.md")
 	if err != nil {
@@ -109,6 +117,11 @@ func TestExamplesOfProtocol(t *testing.T) {
 	if !ok {
 		t.Fatal("PROTOCOL.md has no examples")
 	}
+	inVectors := make(map[string]vector)
+	for _, v := range vectors(t, "frames.json") {
+		inVectors[*v.Text] = v
+	}
+	methods := make(map[uint32]string) // of calls
 	n := 0
 	for line := range bytes.Lines(examples) {
 		_, example, ok := bytes.Cut(line, []byte(" {"))
@@ -117,17 +130,54 @@ func TestExamplesOfProtocol(t *testing.T) {
 		}
 		n++
 		example = append([]byte("{"), bytes.TrimSpace(example)...)
-		var f frame
+		var f, binary frame
 		if err := f.parseJSON(example); err != nil {
 			t.Errorf("%s: %v", example, err)
+			continue
 		}
 		if b, err := f.appendJSON(nil); err != nil || !bytes.Equal(b, example) {
 			t.Errorf("%s is written as %s, %v", example, b, err)
 		}
+		v, ok := inVectors[string(example)]
+		if !ok || !v.Written {
+			t.Errorf("%s is not among the vectors that are written", example)
+			continue
+		}
+		if f.open != nil {
+			methods[f.call] = f.open.method
+		}
+		if f.message == nil {
+			continue
+		}
+		if err := binary.parseBinary(v.bytes(t)); err != nil {
+			t.Errorf("%s: protobuf: %v", v.Name, err)
+			continue
+		}
+		want, got := exampleMessage(methods[f.call], line[0] == '>'), exampleMessage(methods[f.call], line[0] == '>')
+		if err := errors.Join(rpc.JSON.Unmarshal(f.message, want), rpc.Proto.Unmarshal(binary.message, got)); err != nil {
+			t.Errorf("%s: %v", v.Name, err)
+		}
+		if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+			t.Errorf("%s: the messages differ (-JSON +protobuf):\n%s", v.Name, diff)
+		}
 	}
-	if n < 10 {
-		t.Errorf("%d examples were found", n)
+	if n != 21 {
+		t.Errorf("%d examples were found, want 21", n)
 	}
+}
+
+// exampleMessage is a request of a method of the examples, or an answer.
+func exampleMessage(method string, request bool) proto.Message {
+	types := map[string][2]proto.Message{
+		"helloworld.Greeter/SayHello":  {new(greeterpb.HelloReply), new(greeterpb.HelloRequest)},
+		"/shop.v1.Shop/Buy":            {nil, new(emptypb.Empty)},
+		"echo.v1.EchoService/Expand":   {new(echopb.ExpandResponse), new(echopb.ExpandRequest)},
+		"echo.v1.EchoService/Converse": {new(echopb.ConverseResponse), new(echopb.ConverseRequest)},
+	}[method]
+	if request {
+		return types[1]
+	}
+	return types[0]
 }
 
 // What can be read can be written and read again, to the same; in JSON too, if it
