@@ -1,6 +1,7 @@
 package wsrpc
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -103,6 +104,29 @@ func TestClientBreaches(t *testing.T) {
 				}
 				if got := <-p.closed; got != tt.close {
 					t.Errorf("the client closed with %d, want %d", got, tt.close)
+				}
+			})
+		})
+	}
+}
+
+// What is no frame ends the socket by the close code of the vectors.
+func TestClientMalformedFrames(t *testing.T) {
+	for _, v := range vectors(t, "malformed.json") {
+		t.Run(v.Name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := newScripted(t).connect(DialOptions{})
+				s := inFlight(t, c, p)
+				if v.Text != nil {
+					p.ws.WriteMessage(websocket.TextMessage, []byte(*v.Text))
+				} else {
+					p.ws.WriteMessage(websocket.BinaryMessage, v.bytes(t))
+				}
+				if _, err := received(s); status.Code(err) != closeCodeStatus(v.Close) || !strings.Contains(err.Error(), fmt.Sprintf("the protocol (%d)", v.Close)) {
+					t.Errorf("the call ended with %v, want that of close code %d", err, v.Close)
+				}
+				if got := <-p.closed; got != v.Close {
+					t.Errorf("the client closed with %d, want %d", got, v.Close)
 				}
 			})
 		})

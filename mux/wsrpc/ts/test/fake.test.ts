@@ -6,6 +6,7 @@ import { createAsyncIterable, createWritableIterable } from "@connectrpc/connect
 import { type ConnectionState, type GrpcWsTransportOptions, createGrpcWsTransport } from "oneport-grpc-ws";
 import { EchoService } from "../build/gen/echo/echo_pb.js";
 import { FakeWebSocket, last, settle } from "./fake.js";
+import { unhex, vectors } from "./vectors.js";
 
 const unhandled: unknown[] = [];
 process.on("unhandledRejection", (reason) => unhandled.push(reason));
@@ -226,6 +227,23 @@ for (const [name, frame, close, status] of breaches) {
     await last(1).receive(frame);
     assert.equal(last(1).closed, close);
     assert.equal(codeOf(call), status);
+  });
+}
+
+// The codes of the vectors are those of a peer that may send any.
+for (const { name, text, binary, close } of vectors("malformed.json")) {
+  test(`a server that sends no frame: ${name}, ${text === undefined ? "binary" : "text"}`, async (t) => {
+    const { client } = await setup(t, { useBinaryFormat: text === undefined });
+    const call = outcome(client.echo({}));
+    await settle();
+    last(1).onopen?.({});
+    await (text === undefined ? last(1).receiveBinary({ hello: { maxCalls: 256 } }) : last(1).receive({ hello: { maxCalls: 256 } }));
+    assert.equal(last(1).of(1).length, 1);
+    assert.equal(last(1).closed, undefined);
+    last(1).onmessage?.({ data: text ?? unhex(binary!) });
+    await settle();
+    assert.equal(last(1).closed, 3000 + close!);
+    assert.equal(codeOf(call), "Internal");
   });
 }
 
