@@ -74,7 +74,8 @@ type Keepalive struct {
 
 	// Timeout is how long nothing may be heard after that until the connection is
 	// given up. Zero means 20 seconds. Bytes of a message that comes slowly are
-	// heard; so is it when the server takes bytes of one that goes out.
+	// heard; so is it when the server takes bytes of one that goes out. The status
+	// of the calls then says how long the last ping and its answer took.
 	Timeout time.Duration
 }
 

@@ -48,9 +48,11 @@ type clientSocket struct {
 	ended    error  // the status of calls at the end; set before over is closed
 	code     int    // the close code of the end, 0 if there is none; set before over is closed
 
-	heard     atomic.Int64 // time since born when something came, in ns
-	pinged    int64        // likewise when the last ping was sent, or zero; guarded by mu
-	keepalive *time.Timer  // nil if there are no pings
+	heard     atomic.Int64  // time since born when something came, in ns
+	pinged    int64         // likewise when the last ping was sent, or zero; guarded by mu
+	asked     bool          // it has had no pong; guarded by mu
+	roundTrip time.Duration // of the last ping that had one, or zero; guarded by mu
+	keepalive *time.Timer   // nil if there are no pings
 }
 
 func newClientSocket(c *ClientConn, ws *socket.ClientConn) *clientSocket {
@@ -251,15 +253,29 @@ func (s *clientSocket) keepAlive() {
 		return
 	}
 	if s.pinged > heard {
+		last := ""
+		if s.roundTrip > 0 {
+			last = fmt.Sprintf("; the last round trip took %v", s.roundTrip)
+		}
 		s.mu.Unlock()
-		s.end(0, status.Errorf(codes.Unavailable, "wsrpc: the server has not answered a ping for %v", o.Timeout))
+		s.end(0, status.Errorf(codes.Unavailable, "wsrpc: the server has not answered a ping for %v%s", o.Timeout, last))
 		return
 	}
-	s.pinged = now
+	s.pinged, s.asked = now, true
 	s.keepalive.Reset(o.Timeout)
 	s.mu.Unlock()
-	clock := uint64(time.Now().UnixMilli())
+	clock := uint64(now)
 	s.send(&frame{ping: &clock})
+}
+
+// ponged takes a pong, with the clock of a ping. One that nobody has asked for is ignored.
+func (s *clientSocket) ponged(clock uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked && clock == uint64(s.pinged) {
+		s.asked = false
+		s.roundTrip = time.Since(s.born) - time.Duration(clock)
+	}
 }
 
 // clientBuffers holds *bytes.Buffer for messages that are read.
@@ -315,6 +331,9 @@ func (s *clientSocket) handle(f *frame, text bool) error {
 		if err := s.answered(s.out.pong(&frame{pong: f.ping}, text)); err != nil {
 			return err
 		}
+	}
+	if f.pong != nil {
+		s.ponged(*f.pong)
 	}
 	if f.hello != nil {
 		s.greeted(*f.hello)
