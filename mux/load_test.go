@@ -322,7 +322,10 @@ func socketStreams(ctx context.Context, p *port, cfg *tls.Config, answered func(
 			}
 		}
 		c.Close()
-		if n != 3 || !websocket.IsCloseError(err, websocket.CloseNormalClosure) {
+		switch {
+		case n == 0 && websocket.IsCloseError(err, websocket.CloseGoingAway):
+			return nil
+		case n != 3 || !websocket.IsCloseError(err, websocket.CloseNormalClosure):
 			return fmt.Errorf("after %d messages of 3: %w", n, err)
 		}
 		answered()

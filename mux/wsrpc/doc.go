@@ -51,11 +51,13 @@
 //     (An empty binary message is a request whose fields all have their default.)
 //   - On a unary method each message is a call of its own; the answers come in
 //     the order of the requests.
+//   - A call begins with its first message, which must come within 10 s, else with
+//     the socket if the client streams.
 //   - The end of the call is the close frame: 1000 for OK, else 4000 plus the
 //     gRPC status code, with the status message as reason, cut to the 123 bytes
 //     there is room for. A message above the limit ends with 1009, what is not
-//     WebSocket or goes on after the half-close with 1002, a server that is
-//     leaving with 1001.
+//     WebSocket or goes on after the half-close with 1002, no first message in
+//     time with 4408, a server that is leaving with 1001.
 //   - Request headers become metadata, and grpc-timeout the deadline: of the
 //     call, on a unary method of each call.
 //

@@ -107,6 +107,13 @@ func (b *inbox) len() int {
 	return len(b.queue)
 }
 
+// filledOrClosed reports whether take would return a message or io.EOF.
+func (b *inbox) filledOrClosed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.queue) > 0 || b.closed
+}
+
 // close says that the client has half-closed. It may be called again.
 func (b *inbox) close() {
 	b.mu.Lock()

@@ -111,9 +111,11 @@ func (p *pipeClient) open(path, subprotocol string, header http.Header, serve ht
 	}()
 	d := websocket.Dialer{
 		NetDialContext: func(context.Context, string, string) (net.Conn, error) { return far, nil },
-		Subprotocols:   []string{subprotocol},
 		// gorilla makes a frame of what the buffer holds.
 		WriteBufferSize: 64 << 10,
+	}
+	if subprotocol != "" {
+		d.Subprotocols = []string{subprotocol}
 	}
 	ws, res, err := d.Dial("ws://x"+path, header)
 	if err != nil {

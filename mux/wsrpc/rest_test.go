@@ -92,17 +92,7 @@ func TestRest(t *testing.T) {
 			return
 		}
 	}
-	rest := func() { // waits until the socket rests
-		t.Helper()
-		for end := time.Now().Add(time.Minute); time.Now().Before(end); runtime.Gosched() {
-			stacks := make([]byte, 1<<20)
-			stacks = stacks[:runtime.Stack(stacks, true)]
-			if text := string(stacks); strings.Contains(text, "ready.(*Lot).watch(") && !strings.Contains(text, "wsrpc.(*multiplexer)") {
-				return
-			}
-		}
-		t.Fatal("the socket does not rest")
-	}
+	rest := func() { t.Helper(); awaitRest(t, "wsrpc.(*multiplexer)") }
 	rest() // before its first frame
 	call(1, "wait")
 	for n := 2; n < 5; n++ {
@@ -125,5 +115,53 @@ func TestRest(t *testing.T) {
 	defer m.crew.mu.Unlock()
 	if c := &m.crew; c.calls != nil || c.first != nil || c.final != nil || c.resting != nil {
 		t.Errorf("calls %v, %v, %v and workers %v are kept where there is no call", c.calls, c.first, c.final, c.resting)
+	}
+}
+
+// awaitRest waits until a socket rests, of which no goroutine has this on its stack any
+// more.
+func awaitRest(t *testing.T, function string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); runtime.Gosched() {
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		if text := string(stacks); strings.Contains(text, "ready.(*Lot).watch(") && !strings.Contains(text, function) {
+			return
+		}
+	}
+	t.Fatal("the socket does not rest")
+}
+
+// So does a socket of one method, which keeps no goroutine at all: before its first message
+// and after each call.
+func TestRestMethod(t *testing.T) {
+	reg := rpc.NewRegistry(rpc.Config{})
+	speaks.register(reg)
+	sockets := socket.NewServer(socket.Config{Patience: time.Millisecond})
+	defer sockets.Close()
+	hs := httptest.NewServer(NewHandler(reg, sockets))
+	defer hs.Close()
+	ws, _, err := websocket.DefaultDialer.Dial("ws"+hs.URL[len("http"):]+Path+"/t/Unary", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.Close()
+	ws.SetReadDeadline(time.Now().Add(2 * time.Minute)) // of a test that has gone wrong
+	for n := range 2 {
+		awaitRest(t, "wsrpc.(*session)")
+		message := fmt.Sprintf("%q", fmt.Sprint(n))
+		if err := ws.WriteMessage(websocket.TextMessage, []byte(message)); err != nil {
+			t.Fatal(err)
+		}
+		if _, got, err := ws.ReadMessage(); err != nil || string(got) != message {
+			t.Fatalf("got %s, %v, want %s", got, err, message)
+		}
+	}
+	awaitRest(t, "wsrpc.(*session)")
+	if err := ws.WriteMessage(websocket.TextMessage, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, got, err := ws.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseNormalClosure) {
+		t.Errorf("after the half-close %q, %v", got, err)
 	}
 }

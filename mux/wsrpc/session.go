@@ -2,8 +2,10 @@ package wsrpc
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -17,66 +19,129 @@ import (
 // §7.4.2 leaves 4000 to 4999 to applications.
 const closeStatus = 4000
 
-// session is one socket in the one-method form. The socket's own goroutine
-// reads, so that pings are answered and a lost client is noticed while the
-// handler is busy; a second one runs the calls. Both end with the socket.
+// session is one socket in the one-method form. The socket's own goroutine reads, so that
+// pings are answered and a lost client is noticed while the handler is busy; a second one,
+// while there are calls, runs them. Both have ended when the socket has.
 type session struct {
 	conn   *socket.Conn
 	method *rpc.Method
 	shake  *handshake
 
 	inbox *inbox
+	calls sync.WaitGroup // serve; the reader alone adds
 
-	mu   sync.Mutex
-	kind socket.Kind // in which answers go out; guarded by mu
+	// The reader's own.
+	late       *time.Timer // ends the wait for the first message; nil without one, or after it
+	heard      bool        // a message has come
+	halfClosed bool        // no more may come
+
+	mu      sync.Mutex
+	kind    socket.Kind // in which answers go out; guarded by mu
+	serving bool        // serve runs, or has run for the last time; guarded by mu
 }
+
+// linger is how long a goroutine that has run unary calls waits for the next.
+const linger = time.Second
 
 func newSession(c *socket.Conn, m *rpc.Method, h *handshake) *session {
 	return &session{conn: c, method: m, shake: h, inbox: newInbox(), kind: socket.Binary}
 }
 
-// run returns when the socket is ending and no call runs any more.
+// run returns when the socket rests, or is ending and no call runs any more.
 func (s *session) run() {
-	var calls sync.WaitGroup
-	calls.Go(s.serve)
-	s.read()
-	calls.Wait()
+	if s.method.ClientStreams {
+		s.begin() // a call to which no message need come
+	} else {
+		s.late = time.AfterFunc(firstFrame, func() {
+			s.conn.CloseWith(closeNoFrame, fmt.Sprintf("no message within %v", firstFrame))
+		})
+	}
+	s.conn.OnDrain(s.drain)
+	s.read(s.conn)
 }
 
-// read fills the inbox until the socket ends.
-func (s *session) read() {
-	single := !s.method.Unary() && !s.method.ClientStreams // takes one message
-	open := true
-	for first := true; ; first = false {
-		m, err := s.conn.Read()
-		if err != nil {
-			return
-		}
-		if first {
-			s.setKind(m.Kind) // for a handler that answers before it receives
-		}
-		switch halfClose := m.Kind == socket.Text && len(m.Data) == 0; {
-		case halfClose:
-			m.Release()
-			s.inbox.close()
-			open = false
-		case !open:
-			m.Release()
-			s.conn.CloseWith(socket.CloseProtocol, "message after the half-close, or a second one where the method takes one")
-		default:
-			if !s.inbox.put(s.conn.Context(), m) {
-				m.Release()
-				continue // Read reports the end
-			}
-			if single {
-				s.inbox.close()
-				open = false
-			}
-		}
+// begin has serve run, unless it does.
+func (s *session) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.serving {
+		s.serving = true
+		s.calls.Go(s.serve)
 	}
 }
 
-// serve runs the calls and then ends the socket.
+// retire reports whether serve is to return since no call waits. Where the server drains
+// serve is to end the socket.
+func (s *session) retire() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inbox.filledOrClosed() || s.conn.Draining().Err() != nil {
+		return false
+	}
+	s.serving = false
+	return true
+}
+
+// drain is called once, when the server begins to shut down. A call that has begun goes on,
+// and serve answers what has been received.
+func (s *session) drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.serving && !s.inbox.filledOrClosed() {
+		s.conn.CloseWith(socket.CloseGoingAway, leavingReason)
+	}
+}
+
+// read fills the inbox until the socket rests or ends.
+func (s *session) read(*socket.Conn) {
+	for {
+		m, err := s.conn.ReadSoon()
+		if err == socket.ErrQuiet {
+			s.conn.Rest(s.read)
+			return
+		}
+		if err != nil {
+			break
+		}
+		if s.late != nil {
+			s.late.Stop()
+			s.late = nil
+		}
+		if !s.heard {
+			s.heard = true
+			s.setKind(m.Kind) // for a handler that answers before it receives
+		}
+		s.receive(m)
+	}
+	if s.late != nil {
+		s.late.Stop()
+	}
+	s.calls.Wait()
+}
+
+// receive puts a message into the inbox, and sees to it that it is served.
+func (s *session) receive(m *socket.Message) {
+	switch halfClose := m.Kind == socket.Text && len(m.Data) == 0; {
+	case halfClose:
+		m.Release()
+		s.inbox.close()
+		s.halfClosed = true
+	case s.halfClosed:
+		m.Release()
+		s.conn.CloseWith(socket.CloseProtocol, "message after the half-close, or a second one where the method takes one")
+		return
+	case !s.inbox.put(s.conn.Context(), m):
+		m.Release()
+		return // Read reports the end
+	case !s.method.Unary() && !s.method.ClientStreams: // which takes one message
+		s.inbox.close()
+		s.halfClosed = true
+	}
+	s.begin()
+}
+
+// serve runs the calls and then ends the socket; or of a unary method those that come with
+// no long time between them.
 func (s *session) serve() {
 	if !s.method.Unary() {
 		_, err := s.method.Serve(s.conn.Context(), s.shake.call(), s)
@@ -85,6 +150,8 @@ func (s *session) serve() {
 	}
 	draining := s.conn.Draining()
 	left := -1 // messages to answer still, once the server drains
+	idle := time.NewTimer(linger)
+	defer idle.Stop()
 	for {
 		leave := draining.Done()
 		if draining.Err() != nil {
@@ -95,7 +162,7 @@ func (s *session) serve() {
 				left = s.inbox.len()
 			}
 			if left == 0 {
-				s.conn.CloseWith(socket.CloseGoingAway, "server is shutting down")
+				s.conn.CloseWith(socket.CloseGoingAway, leavingReason)
 				return
 			}
 			left--
@@ -114,11 +181,16 @@ func (s *session) serve() {
 		case ok:
 			continue
 		}
+		idle.Reset(linger)
 		select {
 		case <-s.inbox.filled:
 		case <-leave:
 		case <-s.conn.Context().Done():
 			return
+		case <-idle.C:
+			if s.retire() {
+				return
+			}
 		}
 	}
 }
