@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -343,6 +344,75 @@ func TestClientQueueFull(t *testing.T) {
 		}
 		inFlight(t, c, p)
 	})
+}
+
+// heldConn keeps writes from a moment on until they are let go, and notes their lengths.
+type heldConn struct {
+	net.Conn
+	mu     sync.Mutex
+	held   chan struct{} // closed when writes may pass; nil before they are held; guarded by mu
+	writes []int         // guarded by mu
+}
+
+func (c *heldConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	held := c.held
+	if held != nil {
+		c.writes = append(c.writes, len(p))
+	}
+	c.mu.Unlock()
+	if held != nil {
+		<-held
+	}
+	return c.Conn.Write(p)
+}
+
+// What comes while a write is under way goes out by the next one, whatever calls it is of.
+func TestClientWritesGather(t *testing.T) {
+	for _, json := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			server := newScripted(t)
+			conn := new(heldConn)
+			c, err := Dial(t.Context(), "ws://server.test", &DialOptions{JSON: json,
+				NetDialContext: func(ctx context.Context, network, addr string) (nc net.Conn, err error) {
+					conn.Conn, err = server.dial(ctx, network, addr)
+					return conn, err
+				}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			p := <-server.peers
+			var calls []grpc.ClientStream
+			for range 3 {
+				calls = append(calls, inFlight(t, c, p))
+			}
+			synctest.Wait()
+			conn.mu.Lock()
+			conn.held = make(chan struct{})
+			conn.mu.Unlock()
+			const messages = 99
+			for i := range messages {
+				if err := calls[i%3].SendMsg(&echopb.EchoRequest{Message: "x"}); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait() // the first is on its way
+			}
+			close(conn.held)
+			for i := range messages {
+				if f := p.next(); f.call != uint32(i%3+1) || p.echoText(f) != "x" {
+					t.Errorf("message %d is %+v", i, f)
+				}
+			}
+			synctest.Wait()
+			conn.mu.Lock()
+			defer conn.mu.Unlock()
+			first := conn.writes[0]
+			if want := []int{first, (messages - 1) * first}; !slices.Equal(conn.writes, want) {
+				t.Errorf("JSON %v: %d messages left in writes of %v bytes, want %v", json, messages, conn.writes, want)
+			}
+		})
+	}
 }
 
 // slowConn takes its time for each write, and reads a little at a time.
