@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/gorilla/websocket"
@@ -15,19 +17,20 @@ import (
 	"oneport/mux/internal/socket"
 )
 
-// Calls and sockets that end at any point leave nothing behind: no call, and nothing that
-// waits for one; TestMain looks for goroutines.
+// Calls and sockets that end at any point, several at a time, leave nothing behind: no call,
+// nothing that waits for one, and no memory; TestMain looks for goroutines.
 func TestAborts(t *testing.T) {
-	sockets, calls := 100, 1000
+	const calls, atOnce = 1000, 10
+	rounds := 10 // of so many sockets at once
 	if testing.Short() {
-		sockets = 10
+		rounds = 2
 	}
 	b := &bench{}
 	defer b.close()
 	reg := rpc.NewRegistry(rpc.Config{})
 	stalls.register(reg)
 	muxes := make(chan *multiplexer, 1)
-	ended := make(chan struct{})
+	ended := make(chan struct{}, atOnce)
 	server := socket.NewServer(socket.Config{Ended: func(context.Context) { ended <- struct{}{} }})
 	hs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		shake, err := newHandshake(r)
@@ -42,40 +45,65 @@ func TestAborts(t *testing.T) {
 		}, Subprotocol)
 	}))
 	defer hs.Close()
-	for i := range sockets {
-		d := websocket.Dialer{Subprotocols: []string{Subprotocol}}
-		ws, _, err := d.Dial("ws"+hs.URL[len("http"):], nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m := <-muxes
-		a := &aborter{t: t, ws: ws, random: rand.New(rand.NewPCG(1, uint64(i))), pongs: make(chan struct{}, 1)}
-		read := make(chan struct{})
-		go func() { defer close(read); a.read() }()
-		a.run(calls)
-		left := func(when string) {
-			t.Helper()
-			m.crew.mu.Lock()
-			defer m.crew.mu.Unlock()
-			if n, cost := len(m.crew.calls), m.backlog.cost.Load(); n != 0 || m.crew.running != 0 || cost != 0 {
-				t.Errorf("socket %d, %s: %d calls are open, %d run, %d bytes wait", i, when, n, m.crew.running, cost)
+	var first uint64
+	for round := range rounds {
+		var sockets sync.WaitGroup
+		var all []*aborter
+		for i := range atOnce {
+			d := websocket.Dialer{Subprotocols: []string{Subprotocol}}
+			ws, _, err := d.Dial("ws"+hs.URL[len("http"):], nil)
+			if err != nil {
+				t.Fatal(err)
 			}
+			a := &aborter{
+				t: t, name: fmt.Sprintf("round %d, socket %d", round, i), ws: ws, mux: <-muxes,
+				random: rand.New(rand.NewPCG(1, uint64(round*atOnce+i))), pongs: make(chan struct{}, 1),
+			}
+			all = append(all, a)
+			sockets.Go(a.read)
+			sockets.Go(func() {
+				defer ws.NetConn().Close()
+				a.run(calls)
+				if i%2 == 0 { // the calls end before their socket
+					a.cancelAll()
+					a.send(`{"ping":1}`)
+					<-a.pongs
+					a.mux.crew.wait()
+					a.left("with all calls cancelled")
+				}
+			})
 		}
-		if i%2 == 0 { // the calls end before their socket
-			a.cancelAll()
-			a.send(`{"ping":1}`)
-			<-a.pongs
-			m.crew.wait()
-			left("with all calls cancelled")
+		sockets.Wait()
+		for range all {
+			<-ended
 		}
-		ws.NetConn().Close()
-		<-ended
-		<-read
-		left("at its end")
+		for _, a := range all {
+			a.left("at its end")
+		}
+		if t.Failed() {
+			return
+		}
+		// A few words for each call of the other rounds would be more.
+		const room = 1 << 20
+		if heap := liveHeap(); round == 0 {
+			first = heap
+		} else if heap > first+room {
+			t.Errorf("%d bytes are held after round %d, and after the first were %d", heap, round, first)
+		}
 	}
 	if err := server.Shutdown(t.Context()); err != nil {
 		t.Errorf("Shutdown = %v", err)
 	}
+}
+
+// liveHeap is how many bytes of the heap are in use, those in pools apart.
+func liveHeap() uint64 {
+	for range 3 { // pools are emptied by the second
+		runtime.GC()
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 // stalls is a service of which only some methods take what they are sent.
@@ -92,7 +120,9 @@ var stalls = &script{
 // aborter makes calls on a socket, several at a time, and cancels each at some point.
 type aborter struct {
 	t      *testing.T
+	name   string
 	ws     *websocket.Conn
+	mux    *multiplexer // of the server
 	random *rand.Rand
 	pongs  chan struct{}
 	open   []abortedCall
@@ -132,10 +162,29 @@ func (a *aborter) cancelAll() {
 	}
 }
 
+// send sends a frame in either encoding.
 func (a *aborter) send(frame string) {
-	a.t.Helper()
-	if err := a.ws.WriteMessage(websocket.TextMessage, []byte(frame)); err != nil {
-		a.t.Fatalf("send %s: %v", frame, err)
+	kind, b, err := websocket.TextMessage, []byte(frame), error(nil)
+	if a.random.IntN(2) == 0 {
+		kind = websocket.BinaryMessage
+		b, err = ToBinary(frame, new(text))
+	}
+	if err == nil {
+		err = a.ws.WriteMessage(kind, b)
+	}
+	if err != nil {
+		a.t.Errorf("%s: send %s: %v", a.name, frame, err)
+		runtime.Goexit()
+	}
+}
+
+// left checks that nothing of calls is left at the server.
+func (a *aborter) left(when string) {
+	m := a.mux
+	m.crew.mu.Lock()
+	defer m.crew.mu.Unlock()
+	if n, cost := len(m.crew.calls), m.backlog.cost.Load(); n != 0 || m.crew.running != 0 || cost != 0 {
+		a.t.Errorf("%s, %s: %d calls are open, %d run, %d bytes wait", a.name, when, n, m.crew.running, cost)
 	}
 }
 
@@ -146,7 +195,7 @@ func (a *aborter) read() {
 		if err != nil {
 			return
 		}
-		if string(p) == `{"pong":1}` {
+		if text := string(p); text == `{"pong":1}` || text == "\x58\x01" {
 			a.pongs <- struct{}{}
 		}
 	}
