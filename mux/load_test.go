@@ -324,7 +324,7 @@ func socketStreams(ctx context.Context, p *port, cfg *tls.Config, answered func(
 		c.Close()
 		switch {
 		case n == 0 && websocket.IsCloseError(err, websocket.CloseGoingAway):
-			return nil
+			return errRefused
 		case n != 3 || !websocket.IsCloseError(err, websocket.CloseNormalClosure):
 			return fmt.Errorf("after %d messages of 3: %w", n, err)
 		}
