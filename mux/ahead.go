@@ -2,13 +2,14 @@ package mux
 
 import (
 	"io"
-	"slices"
+	"net/http"
+	"sync"
 	"time"
 )
 
 const (
 	aheadAfter = time.Second // in which nobody has read
-	aheadFirst = 512         // bytes to begin with
+	aheadStep  = 512         // bytes to read at a time
 	aheadBytes = 64 << 10    // at most
 )
 
@@ -21,11 +22,13 @@ type readAhead struct {
 	src   io.Reader
 	timer *time.Timer // calls look
 
-	// turn is full while somebody uses src and what follows. It is no mutex, since time
-	// does not pass in a bubble of synctest while a goroutine waits for one.
+	// turn is full while somebody uses src. It is no mutex, since time does not pass in a
+	// bubble of synctest while a goroutine waits for one.
 	turn chan struct{}
-	have []byte // read, and not asked for
-	err  error  // of src, after what there is in have
+
+	mu   sync.Mutex // not held while src is read
+	have []byte     // read, and not asked for; guarded by mu
+	err  error      // of src, after what there is in have; guarded by mu
 }
 
 // newReadAhead returns one that must be stopped.
@@ -35,54 +38,73 @@ func newReadAhead(src io.Reader) *readAhead {
 	return a
 }
 
-func (a *readAhead) Read(p []byte) (n int, err error) {
-	a.turn <- struct{}{}
-	switch {
-	case len(a.have) > 0:
-		n = copy(p, a.have)
-		if a.have = a.have[n:]; len(a.have) == 0 {
-			a.have, err = nil, a.err
+func (a *readAhead) Read(p []byte) (int, error) {
+	n, ok, err := a.take(p) // before its turn: look may have read this, and wait for more
+	if !ok {
+		a.turn <- struct{}{}
+		if n, ok, err = a.take(p); !ok {
+			n, err = a.src.Read(p)
+			a.add(nil, err)
 		}
-	case a.err == nil:
-		n, a.err = a.src.Read(p)
-		err = a.err
-	default:
-		err = a.err
+		<-a.turn
 	}
-	done := a.done()
-	<-a.turn
-	if !done { // not before the turn is over, which look does not wait for
+	if err == nil { // not before the turn is over, which look does not wait for
 		a.timer.Reset(aheadAfter)
 	}
 	return n, err
 }
 
+// take is Read for what is there already; ok tells whether there was any.
+func (a *readAhead) take(p []byte) (n int, ok bool, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.have) > 0 {
+		n, ok = copy(p, a.have), true
+		if a.have = a.have[n:]; len(a.have) > 0 {
+			return n, true, nil
+		}
+		a.have = nil
+	}
+	return n, ok || a.err != nil, a.err
+}
+
+// add notes what was read of src. Its turn is that of the caller.
+func (a *readAhead) add(p []byte, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.have, a.err = append(a.have, p...), err
+}
+
 // look reads until the handler wants to, or has returned.
 func (a *readAhead) look() {
+	buf := make([]byte, aheadStep)
 	for {
 		select {
 		case a.turn <- struct{}{}:
 		default:
 			return
 		}
-		done := a.done()
-		if !done {
-			end := len(a.have)
-			room := min(max(end, aheadFirst), aheadBytes-end)
-			a.have = slices.Grow(a.have, room)
-			var n int
-			n, a.err = a.src.Read(a.have[end : end+room])
-			a.have = a.have[:end+n]
+		room := a.room()
+		if room > 0 {
+			n, err := a.src.Read(buf[:min(room, len(buf))])
+			a.add(buf[:n], err)
 		}
 		<-a.turn
-		if done {
+		if room == 0 {
 			return
 		}
 	}
 }
 
-// done tells whether there is nothing to read ahead, or no room for it.
-func (a *readAhead) done() bool { return a.err != nil || len(a.have) == aheadBytes }
+// room is how much may be read ahead: nothing after an error.
+func (a *readAhead) room() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err != nil {
+		return 0
+	}
+	return aheadBytes - len(a.have)
+}
 
 // stop is called when the handler has returned, and for the last time. It has abort end a
 // read under way, waits for that, and tells whether there was one.
@@ -90,10 +112,12 @@ func (a *readAhead) stop(abort func()) (aborted bool) {
 	a.timer.Stop()
 	select {
 	case a.turn <- struct{}{}:
-		return false
 	default:
+		aborted = true
+		abort()
+		a.turn <- struct{}{}
 	}
-	abort()
-	a.turn <- struct{}{}
-	return true
+	a.add(nil, http.ErrBodyReadAfterClose) // so nobody waits for a turn, or reads
+	<-a.turn
+	return aborted
 }

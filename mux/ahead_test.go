@@ -224,6 +224,51 @@ func TestReadAheadLimit(t *testing.T) {
 	}
 }
 
+// A handler that does something else between two messages has each at once that has come
+// meanwhile, whether the client goes on sending or waits for an answer.
+func TestReadAheadAtOnce(t *testing.T) {
+	for _, busy := range []time.Duration{500 * time.Millisecond, time.Minute} {
+		t.Run(busy.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				got := make(chan error, 1)
+				c := http1Call(t, func(ctx context.Context, stream grpc.ServerStream) error {
+					got <- func() error {
+						for i := range 3 {
+							time.Sleep(busy)
+							start := time.Now()
+							if err := stream.RecvMsg(new(pb.ConverseRequest)); err != nil {
+								return fmt.Errorf("message %d: %w", i, err)
+							}
+							if took := time.Since(start); took != 0 {
+								return fmt.Errorf("waited %v for message %d, which had come", took, i)
+							}
+							if err := stream.SendMsg(&pb.ConverseResponse{}); err != nil {
+								return err
+							}
+						}
+						return nil
+					}()
+					return nil
+				}, chunkedHead)
+				answers := bufio.NewReader(c)
+				for i := range 3 {
+					time.Sleep(busy - time.Millisecond)
+					io.WriteString(c, chunk(envelope(0, "{}")))
+					time.Sleep(time.Millisecond)
+					if i == 0 {
+						if _, err := http.ReadResponse(answers, nil); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				if err := <-got; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 // A handler that has done something else for long finds the messages of its client as
 // they were sent, those that were read ahead and those that were not.
 func TestReadAheadOrder(t *testing.T) {
