@@ -384,28 +384,62 @@ func TestReadAheadStall(t *testing.T) {
 	}
 }
 
-// A request that a handler of the program hands to the server again is watched once.
+// A request that a handler of the program passes on to the server is watched once, with
+// whatever is around its body, and however late.
 func TestReadAheadMounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ended := make(chan error, 1)
-		s := muxtest.New(t, func(s *mux.Server) {
-			pb.RegisterEchoServiceServer(s, scripted{do: func(ctx context.Context, _ grpc.ServerStream) error {
-				<-ctx.Done()
-				ended <- ctx.Err()
-				return ctx.Err()
-			}})
-			s.Handle("/mine/", http.StripPrefix("/mine", s))
+	tests := []struct {
+		name string
+		wrap func(http.ResponseWriter, *http.Request)
+		late time.Duration
+	}{
+		{"as it is", func(http.ResponseWriter, *http.Request) {}, 0},
+		{"limited", func(w http.ResponseWriter, r *http.Request) { r.Body = http.MaxBytesReader(w, r.Body, 1<<20) }, 0},
+		{"wrapped twice", func(w http.ResponseWriter, r *http.Request) {
+			r.Body = http.MaxBytesReader(w, http.MaxBytesReader(w, r.Body, 1<<20), 1<<20)
+		}, 0},
+		{"late", func(http.ResponseWriter, *http.Request) {}, time.Minute},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				received, ended := make(chan error, 1), make(chan error, 1)
+				s := muxtest.New(t, func(s *mux.Server) {
+					pb.RegisterEchoServiceServer(s, scripted{do: func(ctx context.Context, stream grpc.ServerStream) error {
+						select {
+						case <-time.After(time.Hour):
+						case <-ctx.Done():
+						}
+						received <- stream.RecvMsg(new(pb.ConverseRequest))
+						<-ctx.Done()
+						ended <- ctx.Err()
+						return ctx.Err()
+					}})
+					s.Handle("/mine/", http.StripPrefix("/mine", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						time.Sleep(tt.late)
+						tt.wrap(w, r)
+						s.ServeHTTP(w, r)
+					})))
+				})
+				c, err := s.DialContext(t.Context(), "tcp", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				io.WriteString(c, "POST /mine/v1/echo:converse HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")
+				time.Sleep(30 * time.Minute)
+				io.WriteString(c, chunk("{}\n"))
+				if err := <-received; err != nil {
+					t.Errorf("a message after half an hour: %v", err)
+				}
+				time.Sleep(time.Hour)
+				if len(ended) > 0 {
+					t.Fatalf("the context has ended while the client is there: %v", <-ended)
+				}
+				start := time.Now()
+				c.Close()
+				if err, took := <-ended, time.Since(start); err != context.Canceled || took != 0 {
+					t.Errorf("context ended with %v %v after the client, want context.Canceled at once", err, took)
+				}
+			})
 		})
-		c, err := s.DialContext(t.Context(), "tcp", "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		io.WriteString(c, "POST /mine/v1/echo:converse HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")
-		time.Sleep(time.Hour)
-		if len(ended) > 0 {
-			t.Fatalf("the context has ended while the client is there: %v", <-ended)
-		}
-		c.Close()
-		<-ended
-	})
+	}
 }

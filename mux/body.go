@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -35,14 +36,14 @@ const (
 // body alone, and the client has nothing to send while nobody wants it.
 type watchedBody struct {
 	io.ReadCloser
-	ahead *readAhead // reads from the former, if not nil
 	conn  *http.ResponseController
 	http1 bool
 	timer *time.Timer // calls giveUp
 
 	mu     sync.Mutex
-	lapsed bool // given up while nobody read; guarded by mu
-	over   bool // the body has ended, or the request; guarded by mu
+	ahead  *readAhead // reads from the ReadCloser, if not nil; guarded by mu
+	lapsed bool       // given up while nobody read; guarded by mu
+	over   bool       // the body has ended, or the request; guarded by mu
 }
 
 // watchBody gives r such a body, if it has any and came by a connection of this
@@ -52,21 +53,46 @@ type watchedBody struct {
 //
 // The request returned is a copy: net/http looks at the body of its own to tell
 // what it is, when a client waits to be told to go on (RFC 9110 §10.1.1) say.
-func watchBody(w http.ResponseWriter, r *http.Request) (watched *http.Request, done func()) {
-	_, ours := peer.FromContext(r.Context())
-	_, watches := r.Body.(*watchedBody) // the program has passed r on to ServeHTTP
-	if !ours || watches || r.Body == nil || r.Body == http.NoBody || r.ProtoMajor == 2 && (connectrpc.Streams(r) || rest.Streams(r)) {
+//
+// A handler of the program may pass r on to ServeHTTP, with a body around this one
+// (http.MaxBytesReader say). That is not watched again: it would be so while nobody but
+// readAhead reads.
+func (s *Server) watchBody(w http.ResponseWriter, r *http.Request) (watched *http.Request, done func()) {
+	ctx := r.Context()
+	_, ours := peer.FromContext(ctx)
+	if !ours || r.Body == nil || r.Body == http.NoBody || r.ProtoMajor == 2 && (connectrpc.Streams(r) || rest.Streams(r)) {
 		return r, func() {}
 	}
-	b := &watchedBody{ReadCloser: r.Body, conn: http.NewResponseController(w), http1: r.ProtoMajor == 1}
-	b.timer = time.AfterFunc(bodyStall, b.giveUp)
-	other := r.WithContext(r.Context())
-	other.Body = b
+	body, end := r.Body, func() {}
+	if within, ok := ctx.Value(bodyKey{}).(*watchedBody); ok {
+		body = passedBody{r.Body, within}
+	} else {
+		b := &watchedBody{ReadCloser: r.Body, conn: http.NewResponseController(w), http1: r.ProtoMajor == 1}
+		b.timer = time.AfterFunc(bodyStall, b.giveUp)
+		if s.handles { // else nobody passes r on
+			ctx = context.WithValue(ctx, bodyKey{}, b)
+		}
+		body, end = b, func() { b.done(w) }
+	}
+	other := r.WithContext(ctx)
+	other.Body = body
 	return other, func() {
-		b.done(w)
+		end()
 		r.MultipartForm = other.MultipartForm // whose files net/http removes
 	}
 }
+
+// bodyKey is where the requests that handlers of the program get have their *watchedBody.
+type bodyKey struct{}
+
+// passedBody is the body of a request that the program has passed on, and what is watched
+// within it.
+type passedBody struct {
+	io.ReadCloser
+	within *watchedBody
+}
+
+func (b passedBody) ReadAhead() { b.within.ReadAhead() }
 
 func (b *watchedBody) giveUp() {
 	b.mu.Lock()
@@ -78,22 +104,21 @@ func (b *watchedBody) giveUp() {
 	}
 }
 
-// ReadAhead is called before the first Read if net/http is to leave the body alone, which
-// then notices by it that the client has gone.
+// ReadAhead is called if net/http is to leave the body alone, which then notices by it that
+// the client has gone.
 func (b *watchedBody) ReadAhead() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.over || b.ahead != nil {
+		return
+	}
 	b.timer.Stop()
+	b.resume()
 	b.ahead = newReadAhead(b.ReadCloser)
 }
 
-func (b *watchedBody) Read(p []byte) (n int, err error) {
-	b.watch(true)
-	if b.ahead != nil {
-		n, err = b.ahead.Read(p)
-	} else {
-		n, err = b.ReadCloser.Read(p)
-	}
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.watch(true).Read(p)
 	b.watch(false)
 	if err != nil {
 		b.end()
@@ -101,19 +126,32 @@ func (b *watchedBody) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// watch starts the time for a Read, or for what comes after it.
-func (b *watchedBody) watch(reading bool) {
+// watch starts the time for a Read, or for what comes after it, and returns what is to be
+// read.
+func (b *watchedBody) watch(reading bool) (src io.Reader) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.over, !reading && (!b.http1 || b.ahead != nil):
+	src = b.ReadCloser
+	if b.ahead != nil {
+		src = b.ahead
+	}
+	if b.over || !reading && (!b.http1 || b.ahead != nil) {
 		b.timer.Stop()
-		return
-	case reading && b.lapsed:
+		return src
+	}
+	if reading {
+		b.resume()
+	}
+	b.timer.Reset(bodyStall)
+	return src
+}
+
+// resume undoes giveUp. b.mu is held.
+func (b *watchedBody) resume() {
+	if b.lapsed {
 		b.lapsed = false
 		_ = b.conn.SetReadDeadline(time.Time{})
 	}
-	b.timer.Reset(bodyStall)
 }
 
 // end reports whether it is the first: after that deadlines are net/http's again,

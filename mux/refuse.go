@@ -58,7 +58,7 @@ func (sp *split) redirectAll(m cmux.CMux) {
 // change something is refused, for its body has already gone in the clear and
 // the client should hear of it; so is a WebSocket, which no browser redirects.
 func (s *Server) redirect(w http.ResponseWriter, r *http.Request) {
-	r, done := watchBody(w, r)
+	r, done := s.watchBody(w, r)
 	defer done()
 	safe := r.Method == http.MethodGet || r.Method == http.MethodHead
 	if !safe || r.Host == "" || r.Header.Get("Upgrade") != "" {

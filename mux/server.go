@@ -179,7 +179,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && !s.isRunning() {
 		w.Header().Set("Connection", "close")
 	}
-	r, done := watchBody(w, r)
+	r, done := s.watchBody(w, r)
 	defer done()
 	r = withIdentity(r)
 	if err := s.origins.checkUnsafe(r); err != nil {
