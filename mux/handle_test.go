@@ -266,6 +266,25 @@ func TestHandleWebSocket(t *testing.T) {
 	}
 }
 
+// The answer to a WebSocket that is refused repeats no more than 200 bytes of its path.
+func TestRefusalLength(t *testing.T) {
+	s := muxtest.New(t, services)
+	for _, before := range []string{"/echo.v1.EchoService/", "/grpc-ws/echo.v1.EchoService/", "/grpc-ws/", "/ws/"} {
+		for _, after := range []string{"", "/Echo"} {
+			req, err := http.NewRequestWithContext(t.Context(), "GET", muxtest.URL+before+strings.Repeat("x", 8000)+after, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
+				"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}
+			res, body := do(t, s.HTTP1(), req)
+			if n := strings.Count(body, "x"); res.StatusCode/100 != 4 || n > 210 {
+				t.Errorf("%sxxx…%s: %s with %d bytes of the path", before, after, res.Status, n)
+			}
+		}
+	}
+}
+
 // A call by curl, of a service that is not there, says so in JSON, unless somebody has its path.
 func TestMisspeltCall(t *testing.T) {
 	bare := muxtest.New(t, services)

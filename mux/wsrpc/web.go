@@ -40,7 +40,7 @@ func (h *Handler) ServeWeb(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !offersSubprotocol(r) {
-		text := fmt.Sprintf("a WebSocket here needs the subprotocol %s; without one connect to %s%s", WebSubprotocol, Path, r.URL.EscapedPath())
+		text := fmt.Sprintf("a WebSocket here needs the subprotocol %s; without one connect to %s%.200s", WebSubprotocol, Path, r.URL.EscapedPath())
 		h.sockets.Refuse(w, r, http.StatusBadRequest, text)
 		return
 	}
