@@ -354,6 +354,30 @@ func TestReadAheadAnswer(t *testing.T) {
 	}
 }
 
+// A client that keeps its body open after the answer of a handler that has returned before
+// anything was read ahead is waited for no longer than 5 s.
+func TestReadAheadNotBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := http1Call(t, func(context.Context, grpc.ServerStream) error { return nil }, chunkedHead)
+		start := time.Now()
+		r := bufio.NewReader(c)
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(res.Body)
+		if err != nil || string(b) != envelope(2, "{}") || !res.Close || time.Since(start) != 0 {
+			t.Errorf("answer %q, %v, close: %v, after %v; want all of it at once and a connection that ends", b, err, res.Close, time.Since(start))
+		}
+		if _, err := r.ReadByte(); err != io.EOF {
+			t.Errorf("after the answer: %v, want the end", err)
+		}
+		if took := time.Since(start); took != 5*time.Second {
+			t.Errorf("the connection ended %v after the answer, want 5s", took)
+		}
+	})
+}
+
 // Read ahead or not, a handler waits for a message no longer than for any part of a body,
 // and no longer than its call may take.
 func TestReadAheadStall(t *testing.T) {

@@ -20,7 +20,8 @@ import (
 const bodyStall = 30 * time.Second
 
 // How much of a body over HTTP/2 is read that the handler has left, and for how long
-// the answer waits for it. The first is net/http's number for HTTP/1.
+// the answer waits for it. The first is net/http's number for HTTP/1. The second is as well
+// how long a stream over HTTP/1 is read on, after its answer.
 const (
 	drainBytes = 256 << 10
 	drainTime  = 5 * time.Second
@@ -192,5 +193,9 @@ func (b *watchedBody) done(w http.ResponseWriter) {
 	if _, err := w.Write(nil); err == http.ErrHijacked {
 		return
 	}
-	_ = b.conn.SetReadDeadline(time.Now().Add(bodyStall))
+	rest := bodyStall
+	if b.ahead != nil { // its connection ends anyway
+		rest = drainTime
+	}
+	_ = b.conn.SetReadDeadline(time.Now().Add(rest))
 }
