@@ -64,7 +64,8 @@ func (s *Server) watchBody(w http.ResponseWriter, r *http.Request) (watched *htt
 	if !ours || r.Body == nil || r.Body == http.NoBody || r.ProtoMajor == 2 && (connectrpc.Streams(r) || rest.Streams(r)) {
 		return r, func() {}
 	}
-	body, end := r.Body, func() {}
+	var body io.ReadCloser
+	end := func() {}
 	if within, ok := ctx.Value(bodyKey{}).(*watchedBody); ok {
 		body = passedBody{r.Body, within}
 	} else {
