@@ -11,7 +11,7 @@
 //
 // Nothing is opened outside the process and nothing need be closed: server and
 // clients end with the test, in the order clients, calls, server, listener.
-// [Run] repeats a test over every road that a gRPC stub can take.
+// [Run] repeats a test over every road on which there is a client for gRPC stubs.
 //
 // # Time
 //

@@ -31,7 +31,7 @@ func (greeter) SayHello(_ context.Context, req *helloworld.HelloRequest) (*hello
 
 func register(s *mux.Server) { helloworld.RegisterGreeterServer(s, greeter{}) }
 
-// A test that holds on every road to the service: this runs twelve times.
+// A test that holds on every road to the service: this runs once on each.
 func TestGreeter(t *testing.T) {
 	muxtest.Run(t, register, func(t *testing.T, cc grpc.ClientConnInterface) {
 		client := helloworld.NewGreeterClient(cc)

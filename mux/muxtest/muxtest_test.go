@@ -154,10 +154,40 @@ func TestRun(t *testing.T) {
 		}
 	}, mux.WithMaxMessageBytes(50))
 	want := []string{"grpc", "grpc-tls", "shared-http2", "shared-http2-tls",
-		"connect", "connect-tls", "connect-json", "grpc-web", "grpc-web-tls", "grpc-ws-tunnel", "grpc-ws-tunnel-tls", "in-process"}
+		"connect-http1", "connect", "connect-tls", "connect-json", "grpc-web-http1", "grpc-web", "grpc-web-tls",
+		"grpc-ws", "grpc-ws-tls", "grpc-ws-tunnel", "grpc-ws-tunnel-tls", "in-process"}
 	if !slices.Equal(roads, want) || registered != len(want) {
 		t.Errorf("Run took the roads %q with %d servers, want %q and one each", roads, registered, want)
 	}
+}
+
+// On each road a handler that only waits is told when its client gives up.
+func TestRunCancel(t *testing.T) {
+	var gone chan error // of the bubble
+	muxtest.Run(t, func(s *mux.Server) {
+		gone = make(chan error, 1)
+		pb.RegisterEchoServiceServer(s, service{converse: func(stream grpc.BidiStreamingServer[pb.ConverseRequest, pb.ConverseResponse]) error {
+			if err := stream.SendHeader(nil); err != nil {
+				return err
+			}
+			<-stream.Context().Done()
+			gone <- stream.Context().Err()
+			return nil
+		}})
+	}, func(t *testing.T, cc grpc.ClientConnInterface) {
+		ctx, cancel := context.WithCancel(t.Context())
+		stream, err := pb.NewEchoServiceClient(cc).Converse(ctx)
+		if err == nil {
+			_, err = stream.Header() // the handler runs
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if err := <-gone; err != context.Canceled {
+			t.Errorf("context of the handler ended with %v, want canceled", err)
+		}
+	})
 }
 
 // At the end of a test everything it has left open ends: a call on each road, and

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	"oneport/mux"
+	"oneport/mux/wsrpc"
 )
 
 // roads are the ways to a method on which there is a grpc.ClientConnInterface.
@@ -21,10 +22,14 @@ var roads = []struct {
 	{"grpc-tls", nil, secure},
 	{"shared-http2", []mux.Option{mux.WithSharedHTTP2()}, cleartext},
 	{"shared-http2-tls", []mux.Option{mux.WithSharedHTTP2()}, secure},
+	{"connect-http1", nil, func(s *Server) grpc.ClientConnInterface { return s.Connect(s.HTTP1()) }},
 	{"connect", nil, func(s *Server) grpc.ClientConnInterface { return s.Connect(s.HTTP2()) }},
 	{"connect-tls", nil, func(s *Server) grpc.ClientConnInterface { return s.ConnectTLS(s.HTTP2()) }},
 	{"connect-json", nil, func(s *Server) grpc.ClientConnInterface {
 		return s.Connect(s.HTTP2(), connecthttp.WithProtoJSON())
+	}},
+	{"grpc-web-http1", nil, func(s *Server) grpc.ClientConnInterface {
+		return s.Connect(s.HTTP1(), connecthttp.WithGRPCWeb())
 	}},
 	{"grpc-web", nil, func(s *Server) grpc.ClientConnInterface {
 		return s.Connect(s.HTTP2(), connecthttp.WithGRPCWeb())
@@ -32,6 +37,8 @@ var roads = []struct {
 	{"grpc-web-tls", nil, func(s *Server) grpc.ClientConnInterface {
 		return s.ConnectTLS(s.HTTP2(), connecthttp.WithGRPCWeb())
 	}},
+	{"grpc-ws", nil, func(s *Server) grpc.ClientConnInterface { return s.Socket(wsrpc.DialOptions{}) }},
+	{"grpc-ws-tls", nil, func(s *Server) grpc.ClientConnInterface { return s.SocketTLS(wsrpc.DialOptions{}) }},
 	{"grpc-ws-tunnel", nil, func(s *Server) grpc.ClientConnInterface { return s.Tunnel() }},
 	{"grpc-ws-tunnel-tls", nil, func(s *Server) grpc.ClientConnInterface { return s.TunnelTLS() }},
 	{"in-process", nil, func(s *Server) grpc.ClientConnInterface { return s.Conn() }},
@@ -40,14 +47,22 @@ var roads = []struct {
 func cleartext(s *Server) grpc.ClientConnInterface { return s.GRPC() }
 func secure(s *Server) grpc.ClientConnInterface    { return s.GRPCTLS() }
 
-// Run runs f as a subtest for each road to a method that a generated stub can
-// take: native gRPC in cleartext ("grpc") and TLS ("grpc-tls"), the same with
-// mux.WithSharedHTTP2 ("shared-http2", "shared-http2-tls"), Connect ("connect",
-// "connect-tls", "connect-json") and gRPC-Web ("grpc-web", "grpc-web-tls") over
-// HTTP/2, native gRPC through a WebSocket ("grpc-ws-tunnel", "grpc-ws-tunnel-tls"), and
-// the client in process ("in-process"). What f asserts then holds
-// whichever way a call comes. HTTP/1.1 is not among them, since there the handler
-// of a stream learns that its client has gone only while it reads or writes.
+// Run runs f as a subtest for each road to a method on which there is a client for
+// generated stubs:
+//
+//   - native gRPC in cleartext ("grpc") and TLS ("grpc-tls"), the same with
+//     mux.WithSharedHTTP2 ("shared-http2", "shared-http2-tls")
+//   - Connect over HTTP/1.1 ("connect-http1") and HTTP/2 ("connect", "connect-tls",
+//     "connect-json")
+//   - gRPC-Web over HTTP/1.1 ("grpc-web-http1") and HTTP/2 ("grpc-web", "grpc-web-tls")
+//   - grpc-ws.v1, many calls on a WebSocket ("grpc-ws", "grpc-ws-tls")
+//   - native gRPC through a WebSocket ("grpc-ws-tunnel", "grpc-ws-tunnel-tls")
+//   - the client in process ("in-process")
+//
+// What f asserts then holds whichever of these ways a call comes. REST, gRPC-Web over
+// WebSocket and WebSockets of one method are not among them: a test reaches those by
+// HTTP1, HTTP2 and WebSocket. Over HTTP/1.1 a handler that waits may learn a second
+// later than over the others that its client has gone, by the clock of the bubble.
 //
 // Each subtest has a server of its own, made by New with register and opts, and
 // runs in a bubble of its own. So register makes what the handlers use, rather
