@@ -146,7 +146,7 @@ func notAllowed(origin string) error {
 
 // forbid answers 403. A page is not shown why, so the log may be.
 func (p originPolicy) forbid(w http.ResponseWriter, r *http.Request, err error) {
-	p.log.Debug("mux: page refused", "remote", r.RemoteAddr, "path", fmt.Sprintf("%.200s", r.URL.Path), "err", err)
+	p.log.Debug("page refused", "remote", r.RemoteAddr, "path", fmt.Sprintf("%.200s", r.URL.Path), "reason", err)
 	w.Header().Set("Vary", "Origin")
 	http.Error(w, "403 forbidden: "+err.Error(), http.StatusForbidden)
 }

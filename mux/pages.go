@@ -37,7 +37,7 @@ func (s *Server) pages() http.Handler {
 	pages.Handle("/", s.nothing())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if socket.Asks(r) { // clients mostly show no more of the answer than its status
-			s.log.Debug("websocket refused", "peer", r.RemoteAddr, "path", fmt.Sprintf("%.200s", r.URL.Path), "reason", "no WebSocket is at this path")
+			s.log.Debug("websocket refused", "remote", r.RemoteAddr, "path", fmt.Sprintf("%.200s", r.URL.Path), "reason", "no WebSocket is at this path")
 		}
 		pages.ServeHTTP(w, r)
 	})

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/soheilhy/cmux"
@@ -41,8 +42,11 @@ func (sp *split) refuseWith(m cmux.CMux, code http2.ErrCode, text string) {
 			// Bounded in time whatever the peer does.
 			sp.running.Go(func() {
 				remote := c.RemoteAddr()
-				kind := sniff.Reject(c, code, text)
-				sp.s.log.Debug("mux: connection refused", "remote", remote, "kind", kind)
+				kind, reason := sniff.Reject(c, code, text)
+				if reason == nil {
+					reason = errors.New(text)
+				}
+				sp.s.log.Debug("connection refused", "remote", remote, "kind", kind, "reason", reason)
 			})
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -203,6 +204,38 @@ func TestSniffTimeout(t *testing.T) {
 					t.Errorf("after %v: %q, %v; want an open connection", took, got, err)
 				case tt.closed != 0 && (took != tt.closed || !strings.HasPrefix(string(got), tt.want)):
 					t.Errorf("after %v: %q, %v; want %q after %v", took, got, err, tt.want, tt.closed)
+				}
+			})
+		})
+	}
+}
+
+// One line of the log says that a connection was refused, and why.
+func TestRefusedConnectionIsLogged(t *testing.T) {
+	for _, tt := range []struct {
+		name, send string
+		opts       []mux.Option
+		want       string
+	}{
+		{"no HTTP", "\x00\x01\x02", nil, `kind=unknown reason="sniff: neither TLS nor HTTP"`},
+		{"silent", "", nil, `kind=unknown reason="i/o timeout"`},
+		{"TLS", "\x16\x03\x01", []mux.Option{mux.WithTLSConfig(nil)}, `kind=tls reason="this port speaks HTTP/1.1, HTTP/2, gRPC and WebSocket, without TLS"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log logBuffer
+				logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+				s := muxtest.New(t, services, append(tt.opts, mux.WithLogger(logger))...)
+				c, err := s.DialContext(t.Context(), "tcp", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				io.WriteString(c, tt.send)
+				io.Copy(io.Discard, c)
+				c.Close()
+				synctest.Wait()
+				if got := log.with(""); len(got) != 1 || len(log.with(`msg="connection refused" remote=`, tt.want)) != 1 {
+					t.Errorf("logged %q, want one line with %s", got, tt.want)
 				}
 			})
 		})

@@ -25,7 +25,7 @@ func (s *Server) welcome(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'")
 		if err := welcomePage.Execute(w, map[string]any{"Roads": roads, "Services": services, "Paths": paths}); err != nil {
-			s.log.Debug("mux: welcome page", "err", err)
+			s.log.Debug("welcome page not sent", "err", err)
 		}
 		return
 	}

@@ -36,7 +36,7 @@ func filesOf(services []string, given *descriptorpb.FileDescriptorSet, log *slog
 		if g := commented[f.Path()]; g != nil && declareTheSame(file, g) {
 			file.SourceCodeInfo = g.SourceCodeInfo
 		} else if g != nil && !strings.HasPrefix(f.Path(), "google/protobuf/") { // those come with each compiler
-			log.Warn("mux: WithOpenAPI has been given another version of a file than this program has; its comments are left out",
+			log.Warn("mux.WithOpenAPI has been given another version of a file than this program has; its comments are left out",
 				"file", f.Path())
 		}
 		set.File = append(set.File, file)
@@ -49,7 +49,7 @@ func filesOf(services []string, given *descriptorpb.FileDescriptorSet, log *slog
 		}
 	}
 	if len(commented) > 0 && !slices.ContainsFunc(want, func(path string) bool { return commented[path] != nil }) {
-		log.Warn("mux: WithOpenAPI has been given no file of a service; files must have the names that generated code has",
+		log.Warn("mux.WithOpenAPI has been given no file of a service; files must have the names that generated code has",
 			"given", slices.Sorted(maps.Keys(commented)), "want", want)
 	}
 	return set

@@ -104,9 +104,6 @@ func (c *Conn) judge() Kind {
 	if !c.judged {
 		c.judged = true
 		c.kind, c.reason = c.classifySafely()
-		if c.reason != nil {
-			c.ln.cfg.Log.Debug("sniffed", "remote", c.RemoteAddr(), "kind", c.kind, "reason", c.reason)
-		}
 	}
 	return c.kind
 }

@@ -25,8 +25,7 @@ type Config struct {
 	// Foreign is called once for each GRPC connection on which the server, if it is grpc-go's, refuses a request that
 	// is none of gRPC. A Write waits for it. May be nil.
 	Foreign func(remote net.Addr)
-	// Log gets a line when Accept has to wait and when a matcher panics, and a debug line for a verdict that did not
-	// come from a whole request. Nil means slog.Default().
+	// Log gets a line when Accept has to wait and when a matcher panics. Nil means slog.Default().
 	Log *slog.Logger
 }
 

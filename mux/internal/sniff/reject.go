@@ -21,7 +21,8 @@ const (
 )
 
 // Reject takes a connection that a child listener of cmux accepted, as [Handoff] would, tells the client in its own
-// protocol why it is not served, and closes it. It returns the kind the connection was.
+// protocol why it is not served, and closes it. It returns the kind the connection was and, if its first bytes do not show that, why: as that they are
+// neither TLS nor HTTP, or did not come in time.
 //
 // An HTTP/1 client, and one that cannot be told, gets a 400 (408 if its request did not come in time) with text,
 // which should name what to do instead; an HTTP/2 client, if its first request has come, a 400 with text as well, or
@@ -32,26 +33,26 @@ const (
 // Closing with bytes unread would make the kernel send a reset, which destroys an answer not read yet. So Reject stops
 // writing first and reads on, at most 64 KiB. It may take a second, whatever the client does, and five more for a TLS
 // client that takes no bytes: call it on a goroutine of its own.
-func Reject(c net.Conn, code http2.ErrCode, text string) Kind {
+func Reject(c net.Conn, code http2.ErrCode, text string) (Kind, error) {
 	defer c.Close()
 	s, ok := sniffed(c)
 	if !ok {
-		return Unknown
+		return Unknown, nil
 	}
 	kind := s.judge()
 	s.release()
 	answer := s.refusal(code, text)
 	if len(answer) == 0 {
-		return kind
+		return kind, s.reason
 	}
 	s.Conn.SetDeadline(time.Now().Add(rejectTimeout))
 	if _, err := s.Conn.Write(answer); err != nil {
-		return kind
+		return kind, s.reason
 	}
 	bare := conn{Conn: s.Conn}
 	bare.CloseWrite()
 	io.CopyN(io.Discard, s.Conn, rejectDiscard)
-	return kind
+	return kind, s.reason
 }
 
 // refusal returns what to answer, nothing if the connection is only to be closed.

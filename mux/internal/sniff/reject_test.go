@@ -25,7 +25,10 @@ func rejected(t *testing.T, in []byte, kind Kind) (out []byte, at time.Duration)
 	start := time.Now()
 	go client.Write(in)
 	done := make(chan Kind)
-	go func() { done <- Reject(c, http2.ErrCodeInadequateSecurity, "use https://localhost:8443/") }()
+	go func() {
+		got, _ := Reject(c, http2.ErrCodeInadequateSecurity, "use https://localhost:8443/")
+		done <- got
+	}()
 	out, err := io.ReadAll(client)
 	if err != nil {
 		t.Errorf("%s: client read: %v", abbrev(in), err)
@@ -208,9 +211,12 @@ func TestRejectNoReset(t *testing.T) {
 	if _, err := client.Write(append([]byte{0}, make([]byte, 40<<10)...)); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan Kind)
+	done := make(chan struct{})
 	c := accept(t, server, quiet)
-	go func() { done <- Reject(c, http2.ErrCodeProtocol, "speak up") }()
+	go func() {
+		defer close(done)
+		Reject(c, http2.ErrCodeProtocol, "speak up")
+	}()
 	got, err := io.ReadAll(client)
 	if !strings.HasSuffix(string(got), "speak up\n") || err != nil {
 		t.Errorf("got %q, %v, want the text and no error", got, err)
@@ -226,7 +232,7 @@ func TestRejectNoReset(t *testing.T) {
 
 func TestRejectForeign(t *testing.T) {
 	s := new(script)
-	if got := Reject(s, http2.ErrCodeProtocol, "no"); got != Unknown || !s.closed || s.written.Len() > 0 {
+	if got, _ := Reject(s, http2.ErrCodeProtocol, "no"); got != Unknown || !s.closed || s.written.Len() > 0 {
 		t.Errorf("Reject = %v, closed %v, wrote %q; want unknown, closed, nothing", got, s.closed, &s.written)
 	}
 }

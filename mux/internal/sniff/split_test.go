@@ -452,7 +452,7 @@ func TestTLSStalled(t *testing.T) {
 		c := accept(t, tls.Server(server, config), quiet)
 		start := time.Now()
 		go client.Write([]byte("\x16\x03\x01\x02\x00\x01\x00"))
-		if got := Reject(c, http2.ErrCodeProtocol, "no"); got != Unknown || time.Since(start) != 3*time.Second {
+		if got, _ := Reject(c, http2.ErrCodeProtocol, "no"); got != Unknown || time.Since(start) != 3*time.Second {
 			t.Errorf("stalled handshake: kind %v, closed after %v, want unknown after 3s", got, time.Since(start))
 		}
 		client.Close()

@@ -172,7 +172,7 @@ func (s *Server) pass(c *Conn) {
 	}
 	defer s.leave(c)
 	c.fail(errHandlerExited) // which is the cause only if the handler has called runtime.Goexit
-	s.cfg.Log.Debug("websocket ended", "peer", c.wire.RemoteAddr().String(), "cause", context.Cause(c.ctx))
+	s.cfg.Log.Debug("websocket ended", "remote", c.wire.RemoteAddr().String(), "reason", context.Cause(c.ctx))
 	if s.cfg.Ended != nil {
 		s.cfg.Ended(c.ctx)
 	}

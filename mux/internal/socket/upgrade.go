@@ -54,7 +54,7 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request, handler func(*C
 	ws, err := s.upgrader.Upgrade(&handover{ResponseWriter: w, wire: wire}, r, header)
 	if err != nil {
 		// Answered by upgrader.Error, or the client is gone.
-		s.cfg.Log.Debug("websocket upgrade failed", "peer", r.RemoteAddr, "error", err)
+		s.cfg.Log.Debug("websocket upgrade failed", "remote", r.RemoteAddr, "err", err)
 		return
 	}
 	c = newConn(s, context.WithoutCancel(r.Context()), ws, wire)
@@ -65,7 +65,7 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request, handler func(*C
 // Refuse answers a request that is not to become a WebSocket with the reason, and logs
 // that at debug level.
 func (s *Server) Refuse(w http.ResponseWriter, r *http.Request, status int, text string) {
-	s.cfg.Log.Debug("websocket refused", "peer", r.RemoteAddr, "path", fmt.Sprintf("%.200s", r.URL.Path), "status", status, "reason", text)
+	s.cfg.Log.Debug("websocket refused", "remote", r.RemoteAddr, "path", fmt.Sprintf("%.200s", r.URL.Path), "status", status, "reason", text)
 	refusal{status, text}.write(w, r)
 }
 
