@@ -49,7 +49,8 @@ func NewHandler(reg *rpc.Registry, sockets *socket.Server) *Handler {
 // subprotocol that is not spoken there, and 426 for a request that is no upgrade.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, Path)
-	if name == "" || name == "/" {
+	unnamed := name == "" || name == "/"
+	if unnamed {
 		if offersSubprotocol(r) {
 			h.serveCalls(w, r)
 			return
@@ -73,7 +74,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.sockets.Upgrade(w, r, func(c *socket.Conn) {
-		newSession(c, method, shake).run()
+		s := newSession(c, method, shake)
+		s.unnamed = unnamed
+		s.run()
 	})
 }
 

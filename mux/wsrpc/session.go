@@ -2,6 +2,7 @@ package wsrpc
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"sync"
@@ -26,6 +27,8 @@ type session struct {
 	conn   *socket.Conn
 	method *rpc.Method
 	shake  *handshake
+
+	unnamed bool // the client has not named the method
 
 	inbox *inbox
 	calls sync.WaitGroup // serve; the reader alone adds
@@ -110,6 +113,11 @@ func (s *session) read(*socket.Conn) {
 		if !s.heard {
 			s.heard = true
 			s.setKind(m.Kind) // for a handler that answers before it receives
+			if s.unnamed && opensCall(m) {
+				m.Release()
+				s.finish(status.Error(codes.InvalidArgument, "this is a frame of "+Subprotocol+": offer that subprotocol"))
+				continue // to the end of the socket
+			}
 		}
 		s.receive(m)
 	}
@@ -117,6 +125,13 @@ func (s *session) read(*socket.Conn) {
 		s.late.Stop()
 	}
 	s.calls.Wait()
+}
+
+// opensCall tells a frame of grpc-ws.v1 that opens a call from a request. As JSON of a request
+// it would be taken for one without fields, since it knows none of them.
+func opensCall(m *socket.Message) bool {
+	var frame struct{ Call, Open json.RawMessage }
+	return m.Kind == socket.Text && json.Unmarshal(m.Data, &frame) == nil && frame.Call != nil && frame.Open != nil
 }
 
 // receive puts a message into the inbox, and sees to it that it is served.

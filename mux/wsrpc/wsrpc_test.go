@@ -149,6 +149,35 @@ func TestDefaultMethod(t *testing.T) {
 	}
 }
 
+// Who has forgotten the subprotocol of the frames it sends is told, not answered as if it had
+// sent an empty request.
+func TestFrameWithoutSubprotocol(t *testing.T) {
+	const frame = `{"call":1,"open":{"method":"helloworld.Greeter/SayHello"},"message":{"name":"you"}}`
+	s := start(t, services)
+	for _, tt := range []struct {
+		path, first string
+		refused     bool
+	}{
+		{"/grpc-ws", frame, true},
+		{"/grpc-ws/", frame, true},
+		{"/grpc-ws/helloworld.Greeter/SayHello", frame, false}, // unknown fields
+		{"/grpc-ws", `{"call":1,"name":"you"}`, false},
+		{"/grpc-ws", `{"open":{},"name":"you"}`, false},
+	} {
+		c := s.dial(tt.path, nil)
+		c.text(tt.first)
+		if tt.refused {
+			c.wantClose(4003, "offer that subprotocol")
+			continue
+		}
+		if _, got, err := c.ReadMessage(); err != nil || !strings.Contains(string(got), "Hello ") {
+			t.Errorf("%s at %s: %q, %v; want an answer", tt.first, tt.path, got, err)
+		}
+		c.text(frame)
+		c.wantText(`{"message":"Hello "}`)
+	}
+}
+
 func TestServerStreaming(t *testing.T) {
 	s := start(t, services)
 	c := s.dial(expandPath, nil)
