@@ -106,7 +106,7 @@ func (a answer) fails(status int) bool {
 			return true
 		}
 		v := message(violations[0])
-		return !strings.Contains(text, fmt.Sprintf("%v: %v", v["field"], v["description"]))
+		return !strings.Contains(text, fmt.Sprint(v["field"])) || !strings.HasSuffix(text, fmt.Sprintf(": %v", v["description"]))
 	})
 }
 

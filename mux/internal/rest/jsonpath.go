@@ -3,6 +3,8 @@ package rest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -20,14 +22,16 @@ type bodySource struct {
 	before int    // characters before it, all in its first line, when it was decoded
 }
 
-// error is INVALID_ARGUMENT for JSON that cannot be decoded. It names the field of the
-// request, as far as err says at which place that is. Too deep a nesting has none: its name
-// would be as deep.
+// error is INVALID_ARGUMENT for JSON that cannot be decoded. It names line and column, and
+// the field of the request, as far as err says at which place that is. Too deep a nesting has
+// none: its name would be as deep.
 func (s *bodySource) error(err error) error {
-	// protojson writes a blank of either kind here, so that nobody relies on it.
-	text := strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
-	path := s.field
-	if at, ok := s.place(&text); ok {
+	text, at, ok := s.place(err)
+	path, where := s.field, ""
+	if ok {
+		before := s.text[:at]
+		where = fmt.Sprintf(" (line %d, column %d)", 1+bytes.Count(before, []byte{'\n'}),
+			1+utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:]))
 		within := jsonPath(s.text, at)
 		if path != "" && within != "" && within[0] != '[' {
 			path += "."
@@ -35,38 +39,53 @@ func (s *bodySource) error(err error) error {
 		path += within
 	}
 	if path == "" {
-		return status.Errorf(codes.InvalidArgument, "%s: %.200s", s.name, text)
+		return status.Errorf(codes.InvalidArgument, "%s%s: %.200s", s.name, where, text)
 	}
-	return withViolation(status.Newf(codes.InvalidArgument, "%s: %.200s: %.200s", s.name, path, text), path, text)
+	return withViolation(status.Newf(codes.InvalidArgument, "%s: %.200s%s: %.200s", s.name, path, where, text), path, text)
 }
 
-// position is how protojson tells where something is wrong: line and column from 1, in
-// characters.
-var position = regexp.MustCompile(`\(line (\d+):(\d+)\)`)
+var (
+	// position is how protojson tells where something is wrong: line and column from 1, in
+	// characters.
+	position = regexp.MustCompile(`^(syntax error )?\(line (\d+):(\d+)\)`)
+	// namedValue is how it begins to tell that a value is wrong.
+	namedValue = regexp.MustCompile(`^(invalid value for \w+) field .*?: `)
+)
 
-// place returns where in s an error is, and has its text say so.
-func (s *bodySource) place(text *string) (int, bool) {
-	if *text == "unexpected EOF" && json.Valid(s.text) {
+// place returns what an error says is wrong, and where in s, if it says that.
+func (s *bodySource) place(err error) (text string, at int, ok bool) {
+	// protojson writes a blank of either kind here, so that nobody relies on it.
+	text = strings.TrimLeft(strings.TrimPrefix(err.Error(), "proto:"), " \u00a0")
+	if syntax, is := errors.AsType[*json.SyntaxError](err); is {
+		at = int(syntax.Offset)
+		if text != "unexpected end of JSON input" {
+			at-- // it has been read
+		}
+		return text, at, true
+	}
+	if text == "unexpected EOF" {
+		if !json.Valid(s.text) {
+			return text, len(s.text), true
+		}
 		// protojson looks for the other half of a surrogate pair behind the end.
-		*text = "half of a surrogate pair"
-		at := bytes.LastIndex(s.text, []byte(`\u`))
-		return at, at >= 0
+		at = bytes.LastIndex(s.text, []byte(`\u`))
+		return "half of a surrogate pair", max(at, 0), at >= 0
 	}
-	m := position.FindStringSubmatchIndex(*text)
+	m := position.FindStringSubmatchIndex(text)
 	if m == nil {
-		return 0, false
+		return text, 0, false
 	}
-	line, _ := strconv.Atoi((*text)[m[2]:m[3]])
-	column, _ := strconv.Atoi((*text)[m[4]:m[5]])
+	line, _ := strconv.Atoi(text[m[4]:m[5]])
+	column, _ := strconv.Atoi(text[m[6]:m[7]])
+	text = strings.TrimPrefix(strings.TrimSpace(text[:max(m[3], 0)])+text[m[1]:], ": ")
+	text = namedValue.ReplaceAllString(text, "$1: ") // the field is in the path
 	if line == 1 {
-		column = max(column-s.before, 1)
-		*text = (*text)[:m[4]] + strconv.Itoa(column) + (*text)[m[5]:]
+		column -= s.before
 	}
-	at := 0
 	for ; line > 1; line-- {
 		n := bytes.IndexByte(s.text[at:], '\n')
 		if n < 0 {
-			return 0, false
+			return text, 0, false
 		}
 		at += n + 1
 	}
@@ -74,7 +93,7 @@ func (s *bodySource) place(text *string) (int, bool) {
 		_, n := utf8.DecodeRune(s.text[at:])
 		at += n
 	}
-	return at, true
+	return text, at, true
 }
 
 // jsonPath returns which value of the JSON in b, or whose name, is at an offset: names with

@@ -225,8 +225,8 @@ func invalid(field, description string) string {
 }
 
 // invalidIn is the answer for a value of the body or of one of its messages.
-func invalidIn(name, field, description string) string {
-	return violation(name+": "+field+": "+description, field, description)
+func invalidIn(name, field, position, description string) string {
+	return violation(name+": "+field+" ("+position+"): "+description, field, description)
 }
 
 func violation(message, field, description string) string {

@@ -248,11 +248,11 @@ func TestClientStream(t *testing.T) {
 		{"{\"id\":1}\n{\"id\":2}\n\n{\"id\":3}\n", `{"books":[{"name":"shelves/1","id":"1"},{"name":"shelves/1","id":"2"},{"name":"shelves/1","id":"3"}]}`},
 		{`{"id":1}{"id":2}`, `{"books":[{"name":"shelves/1","id":"1"},{"name":"shelves/1","id":"2"}]}`},
 		{"{\n \"author\": {\"name\": \"}\\\"{\"}\n}\n{}", `{"books":[{"name":"shelves/1","author":{"name":"}\"{"}},{"name":"shelves/1"}]}`},
-		{`{"id":1}x`, invalidIn("message 2", "book", "syntax error (line 1:1): invalid value x")},
-		{`{"id":1}]`, invalidIn("message 2", "book", "syntax error (line 1:1): unexpected token ]")},
+		{`{"id":1}x`, invalidIn("message 2", "book", "line 1, column 1", "syntax error: invalid value x")},
+		{`{"id":1}]`, invalidIn("message 2", "book", "line 1, column 1", "syntax error: unexpected token ]")},
 		{`{"id":1}{"id":`, failed(3, "the body ends within message 2")},
 		{`{"id":1}"x`, failed(3, "the body ends within message 2")},
-		{`{"id":1}{"id":{}}`, invalidIn("message 2", "book.id", `(line 1:7): invalid value for int64 field id: {`)},
+		{`{"id":1}{"id":{}}`, invalidIn("message 2", "book.id", "line 1, column 7", `invalid value for int64: {`)},
 	} {
 		for name, body := range map[string]io.Reader{
 			"whole": strings.NewReader(tt.body), "bytes": iotest.OneByteReader(strings.NewReader(tt.body)), "with EOF": iotest.DataErrReader(strings.NewReader(tt.body)),
