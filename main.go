@@ -15,8 +15,11 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/alecthomas/kong"
 
@@ -128,7 +131,7 @@ func checkAddr(addr string) error {
 func checkOrigins(origins []string) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("--allow-origin: %v", v)
+			err = fmt.Errorf("--allow-origin: %s", strings.TrimPrefix(fmt.Sprint(v), "mux: WithAllowedOrigins: "))
 		}
 	}()
 	mux.WithAllowedOrigins(origins...)
@@ -157,7 +160,7 @@ func run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int 
 	if _, err := parser.Parse(args); exited >= 0 {
 		return exited // --help or --version has been answered
 	} else if err != nil {
-		fmt.Fprintf(stderr, "oneport: %v\nRun oneport --help for usage.\n", err)
+		fmt.Fprintf(stderr, "oneport: %v%s\nRun oneport --help for usage.\n", err, variables(parser.Model.Flags, args, err))
 		return exitUsage
 	}
 	log := newLogger(&f, stderr)
@@ -200,6 +203,28 @@ func run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int 
 		log.Info("draining; another signal, a second later or more, ends it at once", "signal", sig.String(), "timeout", f.DrainTimeout.String())
 		return drain(&f, sig, signals, server, status.Shutdown, log)
 	}
+}
+
+// variables names those of the environment that an error is about: it blames flags, which
+// nobody may have given.
+func variables(flags []*kong.Flag, args []string, err error) string {
+	blamed := strings.FieldsFunc(err.Error(), func(r rune) bool { return r != '-' && !unicode.IsLower(r) && !unicode.IsDigit(r) })
+	var names []string
+	for _, f := range flags {
+		given := func(arg string) bool { return arg == "--"+f.Name || strings.HasPrefix(arg, "--"+f.Name+"=") }
+		if !slices.Contains(blamed, "--"+f.Name) || slices.ContainsFunc(args, given) {
+			continue
+		}
+		for _, name := range f.Envs {
+			if value, ok := os.LookupEnv(name); ok && !strings.Contains(err.Error(), name) {
+				names = append(names, fmt.Sprintf("%s=%.100q", name, value))
+			}
+		}
+	}
+	if names == nil {
+		return ""
+	}
+	return " (from envar " + strings.Join(names, ", ") + ")" // as kong says it of values that it cannot read
 }
 
 // sameSignal is how long after a signal another one counts as the same. timeout(1) sends

@@ -352,7 +352,7 @@ func TestExitCodes(t *testing.T) {
 		{"unknown flag", []string{"--nope"}, 2, "--nope"},
 		{"bad enum", []string{"--tls=maybe"}, 2, "both"},
 		{"bad HTTP/2 mode", []string{"--http2=both"}, 2, "native"},
-		{"bad origin", []string{"--allow-origin=app.example.com"}, 2, "want scheme://host"},
+		{"bad origin", []string{"--allow-origin=app.example.com"}, 2, `--allow-origin: "app.example.com" is not an origin: want scheme://host`},
 		{"bad level", []string{"--log-level=loud"}, 2, `--log-level: "loud" is not debug, info, warn or error`},
 		{"bad format", []string{"--log-format=xml"}, 2, `--log-format must be one of "text","json" but got "xml"`},
 		{"no unit", []string{"--drain-timeout=5"}, 2, `--drain-timeout: "5" is not a duration, such as 30s`},
@@ -392,6 +392,32 @@ func TestEnvironment(t *testing.T) {
 	p.stop(os.Interrupt, 0)
 	if log := p.log.String(); !strings.HasPrefix(log, "{") || !strings.Contains(log, `"tls":"off"`) {
 		t.Errorf("log = %s, want JSON that says TLS is off", log)
+	}
+}
+
+// An error names the variable that has set the flag it blames, unless the command line has.
+func TestBadEnvironment(t *testing.T) {
+	for _, tt := range []struct {
+		name, value string
+		args        []string
+		want        string // after the error; "" for none
+	}{
+		{"ONEPORT_TLS", "foo", nil, `(from envar ONEPORT_TLS="foo")`},
+		{"ONEPORT_TLS", "off", []string{"--tls=foo"}, ""},
+		{"ONEPORT_ADDR", "8080", nil, `(from envar ONEPORT_ADDR="8080")`},
+		{"ONEPORT_DRAIN_TIMEOUT", "5", nil, `(from envar ONEPORT_DRAIN_TIMEOUT="5")`},
+		{"ONEPORT_CERT", "x", nil, `(from envar ONEPORT_CERT="x")`},
+		{"ONEPORT_CERT_DIR", "x", []string{"--cert=x"}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv(tt.name, tt.value)
+			var out bytes.Buffer
+			code := run(tt.args, io.Discard, &out, make(chan os.Signal))
+			said, _, _ := strings.Cut(out.String(), "\n")
+			if code != 2 || strings.Count(said, "ONEPORT_") != strings.Count(tt.want, "ONEPORT_") || !strings.HasSuffix(said, tt.want) {
+				t.Errorf("%s=%s and %q: exit code %d, printed %q; want 2 with %q at the end", tt.name, tt.value, tt.args, code, said, tt.want)
+			}
+		})
 	}
 }
 
