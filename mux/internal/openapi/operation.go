@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/genproto/googleapis/rpc/code"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -350,7 +351,7 @@ func errorTable() string {
 	var b strings.Builder
 	b.WriteString("The call has failed. The codes of gRPC and the status of HTTP that each has:\n")
 	for c := codes.Canceled; c <= codes.Unauthenticated; c++ {
-		fmt.Fprintf(&b, "\n- %d `%s`: %d", c, strings.ToUpper(connectCode(c)), rpc.HTTPStatus(c))
+		fmt.Fprintf(&b, "\n- %d `%s`: %d", c, code.Code(c), rpc.HTTPStatus(c))
 	}
 	return b.String()
 }
