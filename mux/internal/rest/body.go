@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -136,7 +137,7 @@ func (b *body) appendAll(buf []byte) ([]byte, error) {
 		buf = buf[:len(buf)+n]
 		switch {
 		case len(buf) > b.limit:
-			return buf, rpc.ErrTooLarge(len(buf), b.limit)
+			return buf, errTooLarge("body", b.limit)
 		case err == io.EOF:
 			return buf, nil
 		case err != nil:
@@ -187,7 +188,7 @@ func (b *body) next() ([]byte, error) {
 		rest := v.buf[v.pos:]
 		for ; n < len(rest); n++ {
 			if n > b.limit {
-				return nil, v.tooLarge(n, b.limit)
+				return nil, v.tooLarge(b.limit)
 			}
 			if s.ended(rest[n]) {
 				return v.take(n), nil
@@ -203,16 +204,18 @@ func (b *body) next() ([]byte, error) {
 		case err != nil && err != io.EOF:
 			return nil, err
 		case n > b.limit:
-			return nil, v.tooLarge(n, b.limit)
+			return nil, v.tooLarge(b.limit)
 		case s.complete || err == io.EOF:
 			return v.take(n), nil
 		}
 	}
 }
 
-func (v *values) tooLarge(size, limit int) error {
-	st := status.Convert(rpc.ErrTooLarge(size, limit))
-	return status.Errorf(st.Code(), "message %d: %s", v.n, st.Message())
+func (v *values) tooLarge(limit int) error { return errTooLarge(fmt.Sprintf("message %d", v.n), limit) }
+
+// errTooLarge is not in the words of grpc-go, since nobody has counted how large it is.
+func errTooLarge(name string, limit int) error {
+	return status.Errorf(codes.ResourceExhausted, "%s: more than %d bytes", name, limit)
 }
 
 // take takes the next n bytes.

@@ -302,7 +302,7 @@ func TestMessageLimit(t *testing.T) {
 	h := newHandler(t, new(library), rpc.Config{MaxMessageBytes: limit})
 	sized := func(n int) string { return `{"note":"` + strings.Repeat("x", n-len(`{"note":""}`)) + `"}` }
 	bomb := zipped(strings.Repeat(" ", 64<<20))
-	tooLarge := failed(codes.ResourceExhausted, "grpc: received message larger than max (1001 vs. 1000)")
+	tooLarge := failed(codes.ResourceExhausted, "body: more than 1000 bytes")
 	for _, tt := range []struct {
 		name, body string
 		zip        bool
@@ -323,7 +323,7 @@ func TestMessageLimit(t *testing.T) {
 			got := text(t, res)
 			want := tooLarge
 			if path == "/v1/chat" {
-				want = failed(codes.ResourceExhausted, "message 1: grpc: received message larger than max (1001 vs. 1000)")
+				want = failed(codes.ResourceExhausted, "message 1: more than 1000 bytes")
 				if tt.name == "bomb" {
 					want = failed(codes.ResourceExhausted, "there are more than 1000 blanks before message 1")
 				}
