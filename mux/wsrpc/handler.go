@@ -59,7 +59,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	method, err := h.reg.Lookup(name)
 	if err != nil {
-		h.sockets.Refuse(w, r, http.StatusNotFound, status.Convert(err).Message()+"; "+h.known(name))
+		why := status.Convert(err).Message()
+		if strings.LastIndexByte(name, '/') < 1 {
+			why = "no method is named here"
+		}
+		h.sockets.Refuse(w, r, http.StatusNotFound, why+"; "+h.known(name))
 		return
 	}
 	shake, err := newHandshake(r)

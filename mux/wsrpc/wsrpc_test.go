@@ -446,7 +446,7 @@ func TestRefusals(t *testing.T) {
 		{echoPath, http.Header{}, http.StatusUpgradeRequired, "WebSocket"},
 		{"/grpc-ws/echo.v1.EchoService/None", upgrade(http.Header{}), http.StatusNotFound, "unknown method None"},
 		{"/grpc-ws/none.Service/M", upgrade(http.Header{}), http.StatusNotFound, "echo.v1.EchoService, helloworld.Greeter"},
-		{"/grpc-ws/none", upgrade(http.Header{}), http.StatusNotFound, "want /pkg.Service/Method"},
+		{"/grpc-ws/none", upgrade(http.Header{}), http.StatusNotFound, "no method is named here; use /grpc-ws/{service}/{method}"},
 		{"/grpc-ws//echo.v1.EchoService/Echo", upgrade(http.Header{}), http.StatusNotFound, ""},
 		{echoPath, upgrade(http.Header{"Grpc-Timeout": {"1"}}), http.StatusBadRequest, "grpc-timeout"},
 		{echoPath, upgrade(http.Header{"X-Bin": {"!"}}), http.StatusBadRequest, "x-bin"},
