@@ -21,16 +21,26 @@ type protocol struct {
 // wins. Native gRPC on a connection of its own never gets here.
 func (s *Server) protocols() []protocol {
 	return []protocol{
-		{"connect, grpc-web, grpc", s.isCall, s.origins.cors(s.web, callMethods)},
+		{"connect, grpc-web, grpc", s.isCall, s.call(s.web, callMethods)},
 		{"grpc-ws", under("/grpc-ws"), s.websocket(s.calls)},
 		{"grpc-ws-tunnel", exactly(tunnel.Path), s.origins.guard(s.conns.hide(s.tunnels))},
 		{"grpc-websockets", s.isSocketCall, s.websocket(http.HandlerFunc(s.calls.ServeWeb))},
-		{"rest", s.isRoute, s.origins.cors(s.rest, s.rest.Methods)},
+		{"rest", s.isRoute, s.call(s.rest, s.rest.Methods)},
 		{"handlers", s.hasHandler, s.handlers},
 		{"ws-echo", exactly("/ws"), s.websocket(http.HandlerFunc(s.sockets.Echo))},
-		{"misspelt calls", isUnaryPost, s.origins.cors(s.web, callMethods)},
+		{"misspelt calls", isUnaryPost, s.call(s.web, callMethods)},
 		{"pages", func(*http.Request) bool { return true }, s.pages()},
 	}
+}
+
+// call is what goes before a call by HTTP, with methods of that as in an Allow header.
+func (s *Server) call(h http.Handler, methods func(*http.Request) string) http.Handler {
+	h = s.origins.cors(h, methods)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.answering.Add(1)
+		defer s.answering.Add(-1)
+		h.ServeHTTP(w, r)
+	})
 }
 
 // websocket is what goes before an upgrade.

@@ -69,9 +69,10 @@ type Server struct {
 	closed chan struct{}       // closed when Shutdown or Close is over
 
 	tunneling sync.WaitGroup // the split for tunnels
+	answering atomic.Int64   // calls by HTTP that run
 
 	cut    context.Context // ends when Close begins, and with it what Shutdown waits for
-	cutNow context.CancelFunc
+	cutNow context.CancelCauseFunc
 }
 
 type state int
@@ -115,7 +116,7 @@ func NewServer(opts ...Option) *Server {
 	}
 	s.conn = rpc.NewConn(s.reg)
 	s.rest = rest.New(s.reg)
-	s.cut, s.cutNow = context.WithCancel(context.Background())
+	s.cut, s.cutNow = context.WithCancelCause(context.Background())
 	return s
 }
 

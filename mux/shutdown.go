@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"oneport/mux/internal/rpc"
 )
 
 // Shutdown ends the server without losing a call it has accepted:
@@ -18,7 +20,8 @@ import (
 //     WebSockets are refused with 503 and open ones close with 1001 after the
 //     call they have: all at once. Calls in flight run to their end.
 //  4. When ctx ends first, what is left is cut, and the error is that of ctx.
-//     Close does the same at once; the error is then ErrServerClosed.
+//     Close does the same at once; the error is then ErrServerClosed. The contexts
+//     of calls end; clients get UNAVAILABLE, or the end of the connection or stream.
 //
 // Where a load balancer polls readiness, turn the health service off and wait
 // for the balancer to notice before calling Shutdown. Requests that ServeHTTP
@@ -106,7 +109,22 @@ func (s *Server) drainSplits(ctx context.Context) {
 // says that it has when that is in a buffer, and tells no one when it is on its way.
 const flushTime = 10 * time.Millisecond
 
-// Close ends the server at once: listeners, connections and calls.
+// answerTime is how long calls by HTTP have to end when they are cut, so that their clients
+// are told. Those by other ways end with a close frame or with the connection, which clients
+// of gRPC take for the same.
+const answerTime = 250 * time.Millisecond
+
+// waitAnswered returns when there are no calls by HTTP any more and what they have answered
+// is on its way. It polls, as arrivals do.
+func (s *Server) waitAnswered() {
+	for end := time.Now().Add(answerTime); s.answering.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(flushTime)
+}
+
+// Close ends the server at once: listeners, connections and calls. Handlers of calls by
+// HTTP have 250 ms to notice, so that their clients are told.
 func (s *Server) Close() error {
 	s.start()
 	s.mu.Lock()
@@ -121,7 +139,8 @@ func (s *Server) Close() error {
 		<-s.closed
 		return nil
 	}
-	s.cutNow()
+	answering := s.answering.Load() > 0 // before the cut, of which they are to tell
+	s.cutNow(rpc.ErrShutdown)
 	s.unready()
 	for _, sp := range open {
 		sp.close()
@@ -136,8 +155,16 @@ func (s *Server) Close() error {
 		}
 		close(ended)
 	})
+	answered := make(chan struct{})
+	wg.Go(func() {
+		if answering {
+			s.waitAnswered()
+		}
+		close(answered)
+	})
 	for _, hs := range s.httpServers() {
 		wg.Go(func() {
+			<-answered
 			if hs == s.http2 {
 				<-ended // some may be its streams, and have a close frame to come
 			}

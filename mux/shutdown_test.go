@@ -141,13 +141,9 @@ func checkCut(t *testing.T, h *staying, ends map[string]chan error) {
 	}
 }
 
-// flushTime is what sockets on streams of HTTP/2 cost a Close.
-func flushTime() time.Duration {
-	if xconnect.Enabled {
-		return 10 * time.Millisecond
-	}
-	return 0
-}
+// cutTime is the most that a Close takes where handlers heed the end of their contexts: a
+// millisecond or two to see that, and ten for net/http to send what it has.
+const cutTime = 12 * time.Millisecond
 
 // The end of the context of Shutdown cuts what is left, on every road.
 func TestShutdownCuts(t *testing.T) {
@@ -158,7 +154,7 @@ func TestShutdownCuts(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			err := s.Shutdown(ctx)
-			if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took != 20*time.Second+flushTime() {
+			if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took < 20*time.Second || took > 20*time.Second+cutTime {
 				t.Errorf("Shutdown = %v after %v, want DeadlineExceeded after 20s", err, took)
 			}
 			checkCut(t, h, ends)
@@ -174,8 +170,8 @@ func TestCloseCuts(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Errorf("Close = %v", err)
 			}
-			if took := time.Since(start); took != flushTime() {
-				t.Errorf("Close took %v, want %v", took, flushTime())
+			if took := time.Since(start); took > cutTime {
+				t.Errorf("Close took %v, want %v at most", took, cutTime)
 			}
 			checkCut(t, h, ends)
 			if err := s.Close(); err != nil {

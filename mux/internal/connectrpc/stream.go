@@ -56,8 +56,8 @@ type stream struct {
 var _ rpc.EarlyTrailer = (*stream)(nil)
 
 func (s *stream) RecvMsg(ctx context.Context, m any) (int, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, status.FromContextError(err).Err()
+	if ctx.Err() != nil {
+		return 0, rpc.ContextError(ctx)
 	}
 	if pm, ok := m.(proto.Message); ok {
 		proto.Reset(pm) // connect leaves m as it is for an empty message
@@ -126,8 +126,8 @@ func (s *stream) SetTrailer(md metadata.MD) {
 }
 
 func (s *stream) SendMsg(ctx context.Context, m any) (int, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, status.FromContextError(err).Err()
+	if ctx.Err() != nil {
+		return 0, rpc.ContextError(ctx)
 	}
 	if m == nil {
 		m = (*emptypb.Empty)(nil) // nil is something else to connect

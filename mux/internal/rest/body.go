@@ -87,8 +87,8 @@ func (b *body) release() {
 
 // during runs read, which ends when ctx does.
 func (b *body) during(ctx context.Context, read func() error) error {
-	if err := ctx.Err(); err != nil {
-		return status.FromContextError(err).Err()
+	if ctx.Err() != nil {
+		return rpc.ContextError(ctx)
 	}
 	if b.ended.Load() { // net/http reads on, for the next request
 		return read()
@@ -98,7 +98,7 @@ func (b *body) during(ctx context.Context, read func() error) error {
 	if stop() {
 		b.spoiled.Store(true)
 		if err != nil && err != io.EOF {
-			return status.FromContextError(ctx.Err()).Err()
+			return rpc.ContextError(ctx)
 		}
 	}
 	return err

@@ -238,8 +238,8 @@ func (x *exchange) SetTrailer(md metadata.MD) {
 // SendMsg writes the next message of a stream, or keeps the only answer until its call is
 // over: that may fail yet.
 func (x *exchange) SendMsg(ctx context.Context, m any) (int, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, status.FromContextError(err).Err()
+	if ctx.Err() != nil {
+		return 0, rpc.ContextError(ctx)
 	}
 	streams := x.route.Method.ServerStreams
 	buf := buffers.Get().(*[]byte)

@@ -231,6 +231,9 @@ func (x *exchange) finish(trailer metadata.MD, err error) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.over = true
+	if err == rpc.ErrShutdown && x.form == events {
+		return false // an EventSource asks again after a cut, but not after an answer of 503
+	}
 	streams := x.route.Method.ServerStreams
 	switch st := status.Convert(err); {
 	case err != nil && !x.begun:

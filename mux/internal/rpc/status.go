@@ -23,10 +23,24 @@ import (
 // A call whose context has ended gets that as its status, whatever the handler
 // made of it: over a network the client has already seen the same.
 func callError(ctx context.Context, err error) error {
-	if cerr := ctx.Err(); cerr != nil {
-		return status.FromContextError(cerr).Err()
+	if ctx.Err() != nil {
+		return ContextError(ctx)
 	}
 	return statusError(err)
+}
+
+// ErrShutdown is the outcome of a call that the server cuts because it shuts down, where
+// it is the cause of the end of a context (see context.Cause). The client has not
+// cancelled, and may try another server.
+var ErrShutdown = status.Error(codes.Unavailable, "the server is shutting down")
+
+// ContextError is the status of a call whose context is ctx, which has ended: ErrShutdown,
+// CANCELLED or DEADLINE_EXCEEDED.
+func ContextError(ctx context.Context) error {
+	if context.Cause(ctx) == ErrShutdown {
+		return ErrShutdown
+	}
+	return status.FromContextError(ctx.Err()).Err()
 }
 
 func statusError(err error) error {

@@ -138,6 +138,37 @@ func TestEndedContextIsTheOutcome(t *testing.T) {
 	}
 }
 
+// A call that its server cuts says so, unless it has ended for another reason before.
+func TestShutdownIsTheOutcome(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		begun func(call *rpc.Call, cut func()) // before the handler
+		run   func(call *rpc.Call, cut func()) // in it
+		want  error
+	}{
+		{"cut", nil, func(_ *rpc.Call, cut func()) { cut() }, rpc.ErrShutdown},
+		{"late", func(_ *rpc.Call, cut func()) { cut() }, nil, rpc.ErrShutdown},
+		{"cancelled, then cut", nil, func(call *rpc.Call, cut func()) { call.Cancel(); cut() }, status.FromContextError(context.Canceled).Err()},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cut := func() { cancel(rpc.ErrShutdown) }
+			call := newCall()
+			s := &script{unary: func(ctx context.Context, _ *text) (*text, error) {
+				tt.run(call, cut)
+				return nil, ctx.Err()
+			}}
+			reg := newRegistry(rpc.Config{}, s.register)
+			if tt.begun != nil {
+				tt.begun(call, cut)
+			}
+			if _, err := lookup(t, reg, scriptUnary).Serve(ctx, call, new(wire)); !errors.Is(err, tt.want) {
+				t.Errorf("the outcome is %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
 func TestPanic(t *testing.T) {
 	const secret = "secret value"
 	idPattern := regexp.MustCompile(`^internal error \(id ([A-Z2-7]{8})\)$`)
