@@ -120,7 +120,7 @@ func (p originPolicy) checkHost(r *http.Request) error {
 		if p.hasHost(r.Host) {
 			return nil
 		}
-		return notAllowed(scheme(r) + "://" + r.Host)
+		return p.strangeHost(r)
 	}
 	if norm, err := parseOrigin(origin); err == nil && slices.Contains(p.allowed, norm) {
 		return nil
@@ -135,6 +135,20 @@ func (p originPolicy) hasHost(host string) bool {
 		norm, err := parseOrigin(scheme + "://" + host)
 		return err == nil && slices.Contains(p.allowed, norm)
 	})
+}
+
+// strangeHost refuses r for its Host alone. That also happens to every client of a proxy on
+// this machine which passes Host on, while probes that call by address are answered, so the
+// first one is worth a warning.
+func (p originPolicy) strangeHost(r *http.Request) error {
+	host := fmt.Sprintf("%.200s", r.Host)
+	p.strange.Do(func() {
+		p.log.Warn("a call on a loopback address named a host that is not this machine, which was refused with 403: "+
+			"behind a proxy on this machine name its public origin with mux.WithAllowedOrigins (command: --allow-origin)",
+			"host", host, "remote", r.RemoteAddr)
+	})
+	return fmt.Errorf("the Host is %q and the address a loopback one, so a page may have pointed that name at this machine; "+
+		"behind a proxy on this machine name its public origin: WithAllowedOrigins(%q), or --allow-origin", host, "https://"+host)
 }
 
 func notAllowed(origin string) error {

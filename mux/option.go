@@ -98,7 +98,8 @@ func WithStatsHandler(h stats.Handler) Option {
 // a browser sends them, such as "https://app.example.com". "*" allows all, but by
 // HTTP without cookies, client certificates and passwords. Handlers of the program answer
 // CORS for themselves. Behind a proxy that terminates TLS name the public origin
-// here.
+// here; behind any on the same machine as well, or calls by GET that name its host are
+// refused, as those of a page would be that has pointed its own name at this machine.
 func WithAllowedOrigins(origins ...string) Option {
 	for _, o := range origins {
 		if _, err := parseOrigin(o); err != nil && o != "*" {

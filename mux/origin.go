@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/grpc/peer"
 )
@@ -21,10 +22,11 @@ type originPolicy struct {
 	allowed []string // normalised by parseOrigin, or "*"
 	csrf    *http.CrossOriginProtection
 	log     *slog.Logger
+	strange *sync.Once // warns of the first call that strangeHost refuses
 }
 
 func newOriginPolicy(origins []string, log *slog.Logger) originPolicy {
-	p := originPolicy{csrf: http.NewCrossOriginProtection(), log: log}
+	p := originPolicy{csrf: http.NewCrossOriginProtection(), log: log, strange: new(sync.Once)}
 	for _, o := range origins {
 		if norm, err := parseOrigin(o); err == nil {
 			o = norm
@@ -80,12 +82,12 @@ func (p originPolicy) guard(next http.Handler) http.Handler {
 // rebound tells whether r may come from a page whose name somebody has pointed at
 // this machine, to have it pass for this server's own: the connection is to a
 // loopback address, but the host is neither an address, nor a name that always
-// means it (RFC 6761 §6.3), nor this machine's own.
+// means it (RFC 6761 §6.3), nor this machine's own. Browsers always name one.
 func rebound(r *http.Request) bool {
 	// In the order of what they cost: os.Hostname asks the kernel.
 	u := url.URL{Host: strings.ToLower(r.Host)}
 	host := u.Hostname()
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+	if host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		return false
 	}
 	if _, err := netip.ParseAddr(host); err == nil {
