@@ -21,14 +21,14 @@ const (
 )
 
 // Reject takes a connection that a child listener of cmux accepted, as [Handoff] would, tells the client in its own
-// protocol why it is not served, and closes it. It returns the kind the connection was and, if its first bytes do not show that, why: as that they are
-// neither TLS nor HTTP, or did not come in time.
+// protocol why it is not served, and closes it. It returns the kind the connection was and, if its first bytes do not
+// show that, why: as that they are neither TLS nor HTTP, or did not come in time.
 //
 // An HTTP/1 client, and one that cannot be told, gets a 400 (408 if its request did not come in time) with text,
 // which should name what to do instead; an HTTP/2 client, if its first request has come, a 400 with text as well, or
 // as a gRPC client the status UNAVAILABLE, and in any case a GOAWAY with code and text; a TLS client an alert, which
-// holds no text. The text must be of printable ASCII without "%". A client that has sent nothing, that broke what it negotiated by ALPN, or whose connection failed,
-// gets no answer.
+// holds no text. The text must be of printable ASCII without "%". A client that has sent nothing, that broke what it
+// negotiated by ALPN, or whose connection failed, gets no answer.
 //
 // Closing with bytes unread would make the kernel send a reset, which destroys an answer not read yet. So Reject stops
 // writing first and reads on, at most 64 KiB. It may take a second, whatever the client does, and five more for a TLS
