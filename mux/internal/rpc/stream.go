@@ -3,7 +3,9 @@ package rpc
 import (
 	"context"
 	"io"
+	"math"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -23,57 +25,63 @@ type serverStream struct {
 
 	received bool // a message has come; used by the receiving side only
 
+	uses       atomic.Int32 // of wire, that use has begun; with over once no more may begin
+	headerSent atomic.Bool  // set with mu held
+
 	mu           sync.Mutex
-	uses         int           // of wire, each begun by use before done is set; guarded by mu
-	unused       chan struct{} // closed when uses falls to 0; nil unless finish waits; guarded by mu
+	unused       chan struct{} // gets a token when a use was the last; nil unless finish waits; guarded by mu
 	header       metadata.MD   // guarded by mu
-	headerSent   bool          // guarded by mu
 	trailer      metadata.MD   // guarded by mu
 	trailerTaken bool          // guarded by mu
-	answered     bool          // a message has been sent, or tried to be; guarded by mu
+	answered     bool          // the one message of a method that answers with one has been sent, or tried to be; guarded by mu
 	failure      error         // the first of wire, then the outcome of the call; guarded by mu
 	done         bool          // the handler has returned; guarded by mu
 }
+
+// over is the sign of uses: with it no sum of them is positive.
+const over = math.MinInt32
 
 var _ grpc.ServerStream = (*serverStream)(nil)
 
 func (s *serverStream) Context() context.Context { return s.ctx }
 
-// use begins a use of the wire; unuse ends it. It fails once the handler has returned
-// or the wire has failed. A WaitGroup would cost a message more than the locks do.
+// use begins a use of the wire, which unuse ends. It fails, and nothing has begun, once
+// the handler has returned or the wire has failed. Each message pays for it, so there is
+// no lock.
 func (s *serverStream) use() error {
+	if s.uses.Load() >= 0 { // so that one who tries again and again does not keep waitUnused waiting
+		if s.uses.Add(1) > 0 {
+			return nil
+		}
+		s.unuse()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.useLocked()
-}
-
-func (s *serverStream) useLocked() error {
-	switch {
-	case s.done:
+	if s.done {
 		return errReturned
-	case s.failure != nil:
-		return s.failure
 	}
-	s.uses++
-	return nil
+	return s.failure
 }
 
 func (s *serverStream) unuse() {
+	if s.uses.Add(-1) != over {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.uses--; s.uses == 0 && s.unused != nil {
-		close(s.unused)
+	if s.unused != nil {
+		signal(s.unused)
 	}
 }
 
-// waitUnused waits for the uses that began before done was set.
+// waitUnused waits for the uses that began before over.
 func (s *serverStream) waitUnused() {
 	s.mu.Lock()
-	if s.uses == 0 {
+	if s.uses.Load() == over {
 		s.mu.Unlock()
 		return
 	}
-	s.unused = make(chan struct{})
+	s.unused = make(chan struct{}, 1)
 	s.mu.Unlock()
 	<-s.unused
 }
@@ -84,10 +92,15 @@ func (s *serverStream) waitUnused() {
 func (s *serverStream) fail(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.failLocked(err)
+	return err
+}
+
+func (s *serverStream) failLocked(err error) {
 	if s.failure == nil {
 		s.failure = err
 	}
-	return err
+	s.uses.Or(over)
 }
 
 func (s *serverStream) SetHeader(md metadata.MD) error {
@@ -102,7 +115,7 @@ func (s *serverStream) SetHeader(md metadata.MD) error {
 	switch {
 	case s.done:
 		return errReturned
-	case s.headerSent:
+	case s.headerSent.Load():
 		return errHeaderSent
 	}
 	s.header = appendMD(s.header, md)
@@ -129,14 +142,9 @@ func (s *serverStream) SendHeader(md metadata.MD) error {
 func (s *serverStream) takeHeader(md metadata.MD) (metadata.MD, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.takeHeaderLocked(md)
-}
-
-func (s *serverStream) takeHeaderLocked(md metadata.MD) (metadata.MD, bool) {
-	if s.headerSent {
+	if s.headerSent.Swap(true) {
 		return nil, false
 	}
-	s.headerSent = true
 	if len(md) > 0 {
 		s.header = appendMD(s.header, md)
 	}
@@ -223,21 +231,20 @@ func (s *serverStream) RecvMsg(m any) error {
 // SendMsg sends one message, after the header if that has not gone yet. Like
 // grpc-go's it may not run at the same time as SendHeader or another SendMsg.
 func (s *serverStream) SendMsg(m any) error {
-	s.mu.Lock()
-	if s.answered && !s.method.ServerStreams && s.failure == nil {
-		s.failure = status.Errorf(codes.Internal, "%s answers with one message and sent another", s.method.FullName)
-	}
-	if err := s.useLocked(); err != nil {
-		s.mu.Unlock()
+	if err := s.use(); err != nil {
 		return err
 	}
-	s.answered = true
-	header, first := s.takeHeaderLocked(nil)
-	s.mu.Unlock()
 	defer s.unuse()
-	if first {
-		if err := s.writeHeader(header, false); err != nil {
+	if !s.method.ServerStreams {
+		if err := s.answer(); err != nil {
 			return err
+		}
+	}
+	if !s.headerSent.Load() {
+		if header, first := s.takeHeader(nil); first {
+			if err := s.writeHeader(header, false); err != nil {
+				return err
+			}
 		}
 	}
 	size, err := s.wire.SendMsg(s.ctx, m)
@@ -248,12 +255,25 @@ func (s *serverStream) SendMsg(m any) error {
 	return nil
 }
 
+// answer notes the message of a method that answers with one. A second one ends the call.
+func (s *serverStream) answer() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.answered {
+		s.failLocked(status.Errorf(codes.Internal, "%s answers with one message and sent another", s.method.FullName))
+		return s.failure
+	}
+	s.answered = true
+	return nil
+}
+
 // finish ends the call: the handler's error becomes a status, the wire is free
 // of goroutines that the handler has left behind, and a header that was set but
 // never sent goes out.
 func (s *serverStream) finish(err error) (metadata.MD, error) {
 	s.mu.Lock()
 	s.done = true
+	s.uses.Or(over)
 	switch {
 	case s.failure != nil:
 		err = s.failure

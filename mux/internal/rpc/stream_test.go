@@ -381,3 +381,45 @@ func TestServeWaitsForTheWire(t *testing.T) {
 		}
 	})
 }
+
+// A call of a method that answers with one message is OK only if that was sent, also where
+// the handler has left its sender behind.
+func TestAnswerLeftBehind(t *testing.T) {
+	s := &script{stream: func(ss grpc.ServerStream) error {
+		go ss.SendMsg(new(text))
+		return nil
+	}}
+	m := lookup(t, newRegistry(rpc.Config{}, s.register), scriptClient)
+	for range 5000 {
+		w := new(wire)
+		if _, err := m.Serve(t.Context(), newCall(), w); err == nil && len(w.log) == 0 {
+			t.Fatal("OK, and no answer")
+		}
+	}
+}
+
+// The adapter's side is not touched any more once Serve has returned, also when nothing of
+// the call has failed.
+func TestNothingAfterServe(t *testing.T) {
+	var left grpc.ServerStream
+	s := &script{stream: func(ss grpc.ServerStream) error {
+		left = ss
+		return nil
+	}}
+	w := &wire{recv: func(context.Context, any) (int, error) {
+		t.Error("a message was received")
+		return 0, io.EOF
+	}}
+	m := lookup(t, newRegistry(rpc.Config{}, s.register), scriptBidi)
+	if _, err := m.Serve(t.Context(), newCall(), w); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{left.RecvMsg(new(text)), left.SendMsg(new(text)), left.SendHeader(nil)} {
+		if err == nil || !strings.Contains(err.Error(), "the handler has returned") {
+			t.Errorf("error %v, want one that says that the handler has returned", err)
+		}
+	}
+	if len(w.log) > 0 {
+		t.Errorf("the adapter saw %q", w.log)
+	}
+}
