@@ -42,18 +42,26 @@ func chainStream(chain []grpc.StreamServerInterceptor) grpc.StreamServerIntercep
 // other protocols: the same interceptors behind the same panic guard, the same
 // message limit, and the same stats handlers.
 func (r *Registry) ServerOptions() []grpc.ServerOption {
-	guardUnary := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (reply any, err error) {
+	unary := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (reply any, err error) {
 		defer r.recoverPanic(info.FullMethod, &err)
-		return handler(ctx, req)
+		if r.unary == nil {
+			return handler(ctx, req)
+		}
+		return r.unary(ctx, req, info, handler)
 	}
-	guardStream := func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	stream := func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 		defer r.recoverPanic(info.FullMethod, &err)
-		return handler(srv, ss)
+		if r.stream == nil {
+			return handler(srv, ss)
+		}
+		return r.stream(srv, ss, info, handler)
 	}
+	// Each is one interceptor for grpc-go, which allocates for every further one; in a
+	// chain, since options of the caller may add more.
 	opts := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(r.cfg.MaxMessageBytes),
-		grpc.ChainUnaryInterceptor(append([]grpc.UnaryServerInterceptor{guardUnary}, r.cfg.UnaryInterceptors...)...),
-		grpc.ChainStreamInterceptor(append([]grpc.StreamServerInterceptor{guardStream}, r.cfg.StreamInterceptors...)...),
+		grpc.ChainUnaryInterceptor(unary),
+		grpc.ChainStreamInterceptor(stream),
 	}
 	for _, h := range r.cfg.StatsHandlers {
 		opts = append(opts, grpc.StatsHandler(h))
