@@ -46,7 +46,37 @@ func BenchmarkUnary(b *testing.B) {
 	}
 }
 
-// rawCalls writes unary calls as bytes.
+// BenchmarkPush counts the server and a client that only reads, of calls that each push
+// so many messages. One operation is a message.
+func BenchmarkPush(b *testing.B) {
+	const each = 10_000
+	for _, size := range []int{32, 4 << 10} {
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			s := startWith(b, rpc.Config{}, services)
+			r := newRaw(b, s, "Expand", &echopb.ExpandRequest{Message: strings.Repeat("x", size), Count: each})
+			r.request = protowire.AppendVarint(protowire.AppendTag(r.request, 7, protowire.VarintType), 1<<30)
+			r.call() // the first is written by itself
+			skip := func() {
+				if err := r.skip(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			skip() // the hello
+			b.ReportAllocs()
+			for left := each; b.Loop(); left-- {
+				if left == 0 {
+					skip() // the end
+					r.call()
+					r.write()
+					left = each
+				}
+				skip()
+			}
+		})
+	}
+}
+
+// rawCalls writes calls as bytes.
 type rawCalls struct {
 	b        *testing.B
 	conn     net.Conn
@@ -58,6 +88,19 @@ type rawCalls struct {
 }
 
 func newRawCalls(b *testing.B, s *server, size int) *rawCalls {
+	r := newRaw(b, s, "Echo", &echopb.EchoRequest{Message: strings.Repeat("x", size)})
+	r.call()
+	for range 2 { // the hello comes first
+		if err := r.skip(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	r.inFlight = 0
+	return r
+}
+
+// newRaw connects, and gets calls of a method of the echo service ready.
+func newRaw(b *testing.B, s *server, method string, m proto.Message) *rawCalls {
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "ws://"))
 	if err != nil {
 		b.Fatal(err)
@@ -70,11 +113,11 @@ func newRawCalls(b *testing.B, s *server, size int) *rawCalls {
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		b.Fatal(resp, err)
 	}
-	message, err := proto.Marshal(&echopb.EchoRequest{Message: strings.Repeat("x", size)})
+	message, err := proto.Marshal(m)
 	if err != nil {
 		b.Fatal(err)
 	}
-	open := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "/echo.v1.EchoService/Echo")
+	open := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "/echo.v1.EchoService/"+method)
 	for _, kv := range [][2]string{{"authorization", "Bearer 0123456789abcdef"}, {"x-request-id", "4f1c6ad0-8f5e"}, {"x-tenant", "blue"}} {
 		pair := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), kv[0])
 		pair = protowire.AppendString(protowire.AppendTag(pair, 2, protowire.BytesType), kv[1])
@@ -82,13 +125,6 @@ func newRawCalls(b *testing.B, s *server, size int) *rawCalls {
 	}
 	r.request = protowire.AppendBytes(protowire.AppendTag(r.request, 2, protowire.BytesType), open)
 	r.request = protowire.AppendBytes(protowire.AppendTag(r.request, 3, protowire.BytesType), message)
-	r.call()
-	for range 2 { // the hello comes first
-		if err := r.skip(); err != nil {
-			b.Fatal(err)
-		}
-	}
-	r.inFlight = 0
 	return r
 }
 

@@ -2,7 +2,6 @@ package wsrpc
 
 import (
 	"context"
-	"errors"
 	"io"
 	"strings"
 	"sync"
@@ -68,7 +67,13 @@ func (c *call) feed(f *frame, m *socket.Message) (kept bool) {
 // abort ends the call because the client has cancelled it.
 func (c *call) abort() {
 	c.owner.crew.remove(c)
+	c.cut()
+}
+
+// cut ends the handler's context, and whatever it does with the call.
+func (c *call) cut() {
 	c.in.drop() // before the handler looks for what is left
+	c.out.stop()
 	c.known.Cancel()
 }
 
@@ -80,8 +85,7 @@ func (c *call) fail(err error) {
 		c.failure = err
 	}
 	c.mu.Unlock()
-	c.in.drop()
-	c.known.Cancel()
+	c.cut()
 }
 
 // failed is why the call has ended, or nil.
@@ -196,11 +200,19 @@ func (c *call) SendHeader(md metadata.MD) error {
 	if len(b) > frameRoom {
 		return errAnswerRoom
 	}
-	return c.send(c.known.Context(), b)
+	ctx := c.known.Context()
+	if err := ctx.Err(); err != nil {
+		return c.contextError(err)
+	}
+	return c.send(ctx, b)
 }
 
 func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
-	if err := c.out.wait(ctx); err != nil {
+	err := c.out.wait(ctx)
+	if err == nil && (c.known.Timeout > 0 || ctx != c.known.Context()) {
+		err = ctx.Err() // what ends by itself, or is of a stats handler, leaves the credit there
+	}
+	if err != nil {
 		return 0, c.contextError(err)
 	}
 	if err := c.answer.set(codec(c.method, c.kind), c.kind, c.number, m); err != nil {
@@ -216,7 +228,7 @@ func (c *call) SendMsg(ctx context.Context, m any) (int, error) {
 	if !c.method.ServerStreams {
 		return size, nil
 	}
-	err := c.sendAnswer(ctx)
+	err = c.sendAnswer(ctx)
 	if cap(*c.answer.buf) > maxKeptAnswer {
 		c.answer.release()
 	}
@@ -241,15 +253,12 @@ func (c *call) sendAnswer(ctx context.Context) error {
 
 // send writes a frame while the call goes on.
 func (c *call) send(ctx context.Context, b []byte) error {
-	err := ctx.Err() // for which a socket with room does not ask
-	if err == nil {
-		err = c.owner.conn.Write(ctx, c.kind, b)
-	}
+	err := c.owner.conn.Write(ctx, c.kind, b)
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, ctx.Err()):
-		return c.contextError(err)
+	case ctx.Err() != nil:
+		return c.contextError(ctx.Err())
 	default:
 		return status.Errorf(codes.Unavailable, "answer cannot be sent: %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -42,7 +43,21 @@ func (c *credit) add(n uint32) bool {
 	return true
 }
 
-// wait returns nil as soon as there is credit, or the error of ctx.
+// stopped is no credit, and so far from any that nothing added or spent makes it some.
+const stopped = math.MinInt64 / 2
+
+// stop takes the credit away for good.
+func (c *credit) stop() {
+	c.left.Store(stopped)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.more != nil {
+		signal(c.more)
+	}
+}
+
+// wait returns nil as soon as there is credit, or the error of ctx; context.Canceled after
+// stop.
 func (c *credit) wait(ctx context.Context) error {
 	for c.left.Load() <= 0 {
 		c.mu.Lock()
@@ -51,8 +66,11 @@ func (c *credit) wait(ctx context.Context) error {
 		}
 		more := c.more
 		c.mu.Unlock()
-		if c.left.Load() > 0 { // before add has found more
+		switch left := c.left.Load(); { // again, should that have been before there was more
+		case left > 0:
 			return nil
+		case left < stopped/2:
+			return context.Canceled
 		}
 		select {
 		case <-more:

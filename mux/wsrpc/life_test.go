@@ -13,7 +13,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
+
+	"oneport/mux/internal/rpc"
 )
 
 func TestTimeout(t *testing.T) {
@@ -35,27 +38,106 @@ func TestTimeout(t *testing.T) {
 
 // A call that is cancelled gets no end, and its handler's context ends.
 func TestCancel(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		send func(grpc.ServerStream) error
+	}{
+		{"SendMsg", func(ss grpc.ServerStream) error { return ss.SendMsg(new(text)) }},
+		{"SendHeader", func(ss grpc.ServerStream) error { return ss.SendHeader(nil) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ended := make(chan error, 2)
+				p := connect(t, &script{stream: func(ss grpc.ServerStream) error {
+					<-ss.Context().Done()
+					ended <- tt.send(ss)
+					return nil
+				}}, nil)
+				defer p.close()
+				p.send(open(1, "Bidi", ""), open(2, "Bidi", `,"halfClose":true`))
+				synctest.Wait()
+				if len(ended) > 0 {
+					t.Fatal("a half-close has ended a handler")
+				}
+				p.send(`{"call":1,"cancel":true}`, open(3, "Bidi", `,"cancel":true`))
+				if err := <-ended; status.Code(err) != codes.Canceled {
+					t.Errorf("%s = %v, want CANCELLED", tt.name, err)
+				}
+				p.want(helloText)
+				synctest.Wait()
+				p.quiet()
+			})
+		})
+	}
+}
+
+// A handler that asks nobody for the time learns of its deadline from SendMsg.
+func TestSendAfterDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ended := make(chan error, 2)
 		p := connect(t, &script{stream: func(ss grpc.ServerStream) error {
-			<-ss.Context().Done()
-			ended <- ss.SendMsg(new(text))
-			return nil
+			for {
+				if err := ss.SendMsg(&text{Value: "x"}); err != nil {
+					return err
+				}
+				time.Sleep(time.Second)
+			}
 		}}, nil)
 		defer p.close()
-		p.send(open(1, "Bidi", ""), open(2, "Bidi", `,"halfClose":true`))
-		synctest.Wait()
-		if len(ended) > 0 {
-			t.Fatal("a half-close has ended a handler")
-		}
-		p.send(`{"call":1,"cancel":true}`, open(3, "Bidi", `,"cancel":true`))
-		if err := <-ended; status.Code(err) != codes.Canceled {
-			t.Errorf("SendMsg = %v, want CANCELLED", err)
-		}
-		p.want(helloText)
-		synctest.Wait()
-		p.quiet()
+		p.send(`{"call":1,"open":{"method":"/t/Server","timeoutMs":1500},"message":""}`)
+		p.want(helloText, `{"call":1,"message":"x"}`, `{"call":1,"message":"x"}`)
+		p.wantEnd(1, 4)
 	})
+}
+
+// tagger is a stats handler that gives calls another context.
+type tagger func(context.Context) context.Context
+
+func (t tagger) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return t(ctx) }
+func (tagger) HandleRPC(context.Context, stats.RPCStats)                         {}
+func (tagger) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (tagger) HandleConn(context.Context, stats.ConnStats)                       {}
+
+// A handler that only sends learns of the end of its call, whatever context a stats handler
+// has made of the call's.
+func TestSendInContextOfStatsHandler(t *testing.T) {
+	detached := tagger(context.WithoutCancel)
+	for _, tt := range []struct {
+		name  string
+		tag   tagger
+		first string // frame
+		want  codes.Code
+	}{
+		{"cancelled", detached, `{"hello":{}}`, codes.Canceled},
+		{"cancelled without credit", detached, `{"hello":{"window":1}}`, codes.Canceled},
+		{"its own deadline", func(ctx context.Context) context.Context {
+			ctx, cancel := context.WithTimeout(ctx, time.Millisecond)
+			t.Cleanup(cancel)
+			return ctx
+		}, `{"hello":{}}`, codes.DeadlineExceeded},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ended := make(chan error, 1)
+				p := connectWith(t, rpc.Config{StatsHandlers: []stats.Handler{tt.tag}}, &script{stream: func(ss grpc.ServerStream) error {
+					var err error
+					for i := 0; err == nil && i < 10; i++ {
+						err = ss.SendMsg(&text{Value: "x"})
+						time.Sleep(time.Second)
+					}
+					ended <- err
+					return err
+				}}, nil)
+				defer p.close()
+				p.send(tt.first, open(1, "Server", `,"message":""`))
+				p.want(helloText, `{"call":1,"message":"x"}`)
+				time.Sleep(1500 * time.Millisecond)
+				p.send(`{"call":1,"cancel":true}`)
+				if err := <-ended; status.Code(err) != tt.want {
+					t.Errorf("SendMsg = %v, want %v", err, tt.want)
+				}
+			})
+		})
+	}
 }
 
 // A message after the half-close ends its call while the handler still runs.

@@ -72,7 +72,12 @@ func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.con
 // connect opens a socket of grpc-ws.v1 to the services of s.
 func connect(t testing.TB, s *script, header http.Header) *pipeClient {
 	t.Helper()
-	reg := rpc.NewRegistry(rpc.Config{})
+	return connectWith(t, rpc.Config{}, s, header)
+}
+
+func connectWith(t testing.TB, cfg rpc.Config, s *script, header http.Header) *pipeClient {
+	t.Helper()
+	reg := rpc.NewRegistry(cfg)
 	s.register(reg)
 	p := newPipeClient(t, socket.Config{})
 	began := make(chan *multiplexer, 1)
