@@ -116,8 +116,9 @@ func (c *Conn) WriteHere(ctx context.Context, kind Kind, p []byte) error {
 }
 
 // Gather has each write to the network give way to the goroutines that are about to add
-// to it, while more returns true and they do. It must be called before the first Write;
-// more must not wait.
+// to it, while more returns true and they do. Where it returns false, a write that follows
+// much else may wait for a moment, about a millisecond on an idle machine, while there is
+// little to write. It must be called before the first Write; more must not wait.
 func (c *Conn) Gather(more func() bool) { c.out.gather = more }
 
 // TryWrite is Write for a message that is sent only if that need not wait; it reports

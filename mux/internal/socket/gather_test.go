@@ -27,8 +27,8 @@ func TestWritesGiveWay(t *testing.T) {
 		{"nothing comes", true, true, 0, []int{1}},
 		{"some come", true, true, 3, []int{1 + 3}},
 		{"one comes and no more", true, false, 1, []int{1 + 1}},
-		{"as many come as are waited for", true, true, maxGiveWay, []int{1 + maxGiveWay}},
-		{"one more comes", true, true, maxGiveWay + 1, []int{1 + maxGiveWay, 1}},
+		{"as many come as are waited for", true, true, maxGiveWay + 1, []int{1 + maxGiveWay + 1}},
+		{"one more comes", true, true, maxGiveWay + 2, []int{1 + maxGiveWay + 1, 1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -73,6 +73,81 @@ func TestWritesGiveWay(t *testing.T) {
 				c.want("close 1000")
 				c.send(closing(1000, ""))
 				c.want("EOF")
+			})
+		})
+	}
+}
+
+// A flush that has written as much as may wait dozes while few bytes wait, unless others are
+// about to add to them. It ends with the time, or when there is more or other to write.
+func TestFlushDozes(t *testing.T) {
+	const limit = 16 << 10
+	alone := func() bool { return false }
+	write := func(frame int) func(*Conn) {
+		return func(c *Conn) { c.Write(c.Context(), Binary, make([]byte, frame-4)) }
+	}
+	for _, tt := range []struct {
+		name   string
+		gather func() bool
+		sent   int           // bytes, by the flush
+		wait   int           // bytes, after that
+		early  func(*Conn)   // before the flush is done
+		then   func(*Conn)   // after
+		want   time.Duration // until those are written
+	}{
+		{"as much is written", alone, limit, 200, nil, nil, dozeTime},
+		{"less is written", alone, limit - 1, 200, nil, nil, 0},
+		{"few wait", alone, limit, few - 1, nil, nil, dozeTime},
+		{"not few wait", alone, limit, few, nil, nil, 0},
+		{"others add", func() bool { return true }, limit, 200, nil, nil, 0},
+		{"not asked", nil, limit, 200, nil, nil, 0},
+		{"half as much waits as may", alone, limit, 200, nil, write(limit/2 - 200), dozeTime},
+		{"more waits", alone, limit, 200, nil, write(limit/2 - 200 + 1), 0},
+		{"one waits for room", alone, limit, 200, nil, func(c *Conn) { go write(limit - 200)(c) }, 0},
+		{"WriteHere", alone, limit, 200, nil, func(c *Conn) { c.WriteHere(c.Context(), Binary, nil) }, 0},
+		{"TryWrite", alone, limit, 200, nil, func(c *Conn) { c.TryWrite(Binary, nil) }, 0},
+		{"WriteNow", alone, limit, 200, nil, func(c *Conn) { c.WriteNow(Binary, nil) }, 0},
+		{"CloseWith", alone, limit, 200, nil, func(c *Conn) { go c.CloseWith(CloseNormal, "") }, 0},
+		{"WriteHere before", alone, limit, 200, func(c *Conn) { c.WriteHere(c.Context(), Binary, nil) }, nil, 0},
+		{"TryWrite before", alone, limit, 200, func(c *Conn) { c.TryWrite(Binary, nil) }, nil, 0},
+		{"WriteNow before", alone, limit, 200, func(c *Conn) { c.WriteNow(Binary, nil) }, nil, 0},
+		{"one waits for room before", alone, limit, 200, func(c *Conn) { go write(limit - 200)(c) }, nil, 0},
+		{"CloseWith before", alone, limit, 200, func(c *Conn) { go c.CloseWith(CloseNormal, "") }, nil, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conns := make(chan *Conn)
+				c, g := gated(t, Config{QueueBytes: limit}, func(c *Conn) {
+					conns <- c
+					lives(make(chan error, 1))(c)
+				})
+				c.collect()
+				conn := <-conns
+				conn.Gather(tt.gather)
+				for i, frame := range []int{limit / 2, tt.sent - limit/2, tt.wait} {
+					write(frame)(conn) // while the one before is being written
+					synctest.Wait()
+					if i == 2 && tt.early != nil {
+						tt.early(conn)
+						synctest.Wait()
+					}
+					if i > 0 {
+						g.pass <- struct{}{}
+						synctest.Wait()
+					}
+				}
+				close(g.pass)
+				if tt.then != nil {
+					tt.then(conn)
+				}
+				start := time.Now()
+				for synctest.Wait(); len(g.lengths()) == 2 && time.Since(start) < time.Second; synctest.Wait() {
+					time.Sleep(time.Microsecond)
+				}
+				if got := time.Since(start); got != tt.want {
+					t.Errorf("it took %v, want %v", got, tt.want)
+				}
+				c.conn.Close()
 			})
 		})
 	}

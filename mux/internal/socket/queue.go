@@ -23,6 +23,8 @@ type queue struct {
 	freed   chan struct{} // tells that writer to look again; likewise
 	buf     *[]byte       // frames that wait, nil if there are none
 	busy    bool          // someone writes, and will look at buf again
+	urgent  bool          // what waits is to be written without a doze before
+	dozing  chan struct{} // closed to end the doze of whoever is busy; nil if there is none
 	waiting int           // writers that wait for room or their turn; later ones must not overtake
 	done    error         // why no frame is taken any more; set before ctx ends
 	broken  bool          // nothing can be written any more
@@ -37,6 +39,18 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b
 
 // maxGiveWay bounds how often a write gives way, since messages may come without end.
 const maxGiveWay = 16
+
+// While one goroutine writes, another that sends without pause adds a few bytes; to spend
+// a system call on those each time costs more than all else. So a flush that has written as
+// much as may wait, and then finds less than few bytes, dozes: for dozeTime, or until half
+// as much waits as may, or anything that was not sent by Write.
+//
+// The runtime's timers may be a millisecond late when it has nothing else to do, and with
+// them what is sent last before a pause.
+const (
+	few      = 4 << 10
+	dozeTime = 50 * time.Microsecond
+)
 
 // maxPooled is the capacity above which a buffer is not kept for reuse.
 const maxPooled = 128 << 10
@@ -78,7 +92,9 @@ func (q *queue) write(ctx context.Context, opcode byte, p []byte, here bool) err
 		q.flush()
 		return nil
 	}
-	q.start()
+	if here || !q.busy || len(*q.buf) > q.limit()/2 {
+		q.start()
+	}
 	q.mu.Unlock()
 	return nil
 }
@@ -118,6 +134,7 @@ func (q *queue) room(size int) bool {
 func (q *queue) wait(ctx context.Context, size int) error {
 	q.waiting++
 	defer func() { q.waiting-- }()
+	q.rouse()
 	if q.turn == nil {
 		q.turn, q.freed = make(chan struct{}, 1), make(chan struct{}, 1)
 	}
@@ -189,6 +206,7 @@ func (q *queue) abandon(why error) error {
 		recycle(q.buf)
 		q.buf = nil
 	}
+	q.rouse()
 	return q.done
 }
 
@@ -212,29 +230,39 @@ func (q *queue) append(opcode byte, p []byte) {
 	*q.buf = append(appendHeader(*q.buf, opcode, len(p)), p...)
 }
 
-// start sees to it that what waits is written. Called with q.mu held.
+// start sees to it that what waits is written, without a doze before. Called with q.mu held.
 func (q *queue) start() {
-	if !q.busy {
-		q.busy = true
-		go q.flush()
+	q.urgent = true
+	if q.busy {
+		q.rouse()
+		return
 	}
+	q.busy = true
+	go q.flush()
 }
 
 // flush writes what waits until nothing does. It returns then, or after a failed
 // write, at the latest after the timeout. Where more may soon come, it lets the other
 // goroutines go first: a system call costs as much as many small calls of a handler.
 func (q *queue) flush() {
-	for {
-		q.giveWay()
+	for sent := 0; ; {
+		switch {
+		case q.gather == nil:
+		case q.gather():
+			q.giveWay()
+		case sent >= q.limit():
+			q.doze()
+		}
 		q.mu.Lock()
 		out := q.buf
 		if out == nil {
 			q.rest()
 			return
 		}
-		q.buf = nil
+		q.buf, q.urgent = nil, false
 		q.free()
 		q.mu.Unlock()
+		sent += len(*out)
 		err := q.send(*out)
 		recycle(out)
 		if err != nil {
@@ -248,9 +276,6 @@ func (q *queue) flush() {
 func (q *queue) giveWay() {
 	size := -1
 	for range maxGiveWay {
-		if q.gather == nil || !q.gather() {
-			return
-		}
 		q.mu.Lock()
 		now := 0
 		if q.buf != nil {
@@ -262,6 +287,38 @@ func (q *queue) giveWay() {
 		}
 		size = now
 		runtime.Gosched()
+		if !q.gather() {
+			return
+		}
+	}
+}
+
+// doze waits for more to be written if only a few bytes are, and nobody waits.
+func (q *queue) doze() {
+	q.mu.Lock()
+	if q.buf == nil || len(*q.buf) >= few || q.urgent || q.waiting > 0 {
+		q.mu.Unlock()
+		return
+	}
+	roused := make(chan struct{})
+	q.dozing = roused
+	q.mu.Unlock()
+	t := time.NewTimer(dozeTime)
+	defer t.Stop()
+	select {
+	case <-roused:
+	case <-t.C:
+		q.mu.Lock()
+		q.dozing = nil
+		q.mu.Unlock()
+	}
+}
+
+// rouse ends a doze. Called with q.mu held.
+func (q *queue) rouse() {
+	if q.dozing != nil {
+		close(q.dozing)
+		q.dozing = nil
 	}
 }
 
