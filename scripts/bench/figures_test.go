@@ -99,11 +99,22 @@ func TestRatiosAreWithinRounds(t *testing.T) {
 }
 
 func TestGoals(t *testing.T) {
+	rounds := func(cpu ...time.Duration) []sample {
+		var s []sample
+		for _, c := range cpu {
+			s = append(s, sample{Ops: 1, CPU: c})
+		}
+		return s
+	}
 	at := func(median float64) map[string]spread { return map[string]spread{"native": {Median: median}} }
 	r := &report{
 		Results: []*result{
 			{Workload: "unary-32B-64-on-1", Variant: "grpc-ws.v1", CPURatio: at(0.25), Allocs: spread{Median: 12.1}},
 			{Workload: "unary-32B-64-on-4", Variant: "grpc-ws.v1", CPURatio: at(0.26), Allocs: spread{Median: 12}},
+			{Workload: "unary-32B-64-on-4", Variant: "plain", Rounds: rounds(100, 100)},
+			{Workload: "unary-32B-64-on-4", Variant: "native", Rounds: rounds(90, 105)},
+			{Workload: "unary-4KiB-64-on-4", Variant: "plain", Rounds: rounds(100)},
+			{Workload: "unary-4KiB-64-on-4", Variant: "native", Rounds: rounds(106)},
 		},
 		Idle:    []*idleResult{{Variant: "grpc-ws.v1", Resident: spread{Median: 6.6}}},
 		Stalled: &stalledResult{P99Ratio: spread{Median: 2.1}, Held: spread{Median: 80}},
@@ -114,6 +125,7 @@ func TestGoals(t *testing.T) {
 		"unary-32B-64-on-4: CPU of grpc-ws.v1, native = 1": {true, false},
 		"unary-32B-64-on-1: allocations of grpc-ws.v1":     {true, false},
 		"unary-32B-64-on-4: allocations of grpc-ws.v1":     {true, true},
+		"unary, 64 in flight: CPU of native, plain = 1":    {true, true}, // of 0.90, 1.05 and 1.06
 		"idle: KiB resident of grpc-ws.v1":                 {true, false},
 		"stalled: p99 beside a stalled call, without = 1":  {true, false},
 		"stalled: KiB held per stalled call":               {true, true},
