@@ -34,8 +34,8 @@
 // with nothing else to do ([Conn.WriteHere]). Where the handler says that more is
 // about to come ([Conn.Gather]), the call waits for the goroutines that are ready to
 // run; where it says that nothing is, and yet bytes come without end from one that does
-// not pause, it waits a moment, until they are worth a call. A full queue blocks the writers of
-// messages; that is the back-pressure of the peer.
+// not pause, it waits a moment, until they are worth a call. A full queue blocks the
+// writers of messages; that is the back-pressure of the peer.
 //
 // # Ending
 //
