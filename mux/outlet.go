@@ -14,31 +14,29 @@ import (
 // ends its own Accept only: cmux's listeners close the whole port with them, and
 // servers close what they have been given.
 type outlet struct {
-	net.Listener           // cmux's
-	arriving     *arrivals // counts the connections that have left the split; may be nil
-	conns        chan net.Conn
-	closing      chan struct{}
-	close        sync.Once
+	addr     net.Addr
+	arriving *arrivals // counts the connections that have left the split; may be nil
+	conns    chan net.Conn
+	closing  chan struct{}
+	close    func()
 }
 
-func newOutlet(ln net.Listener, arriving *arrivals) *outlet {
-	return &outlet{Listener: ln, arriving: arriving, conns: make(chan net.Conn), closing: make(chan struct{})}
+func newOutlet(addr net.Addr, arriving *arrivals) *outlet {
+	o := &outlet{addr: addr, arriving: arriving, conns: make(chan net.Conn), closing: make(chan struct{})}
+	o.close = sync.OnceFunc(func() { close(o.closing) })
+	return o
 }
 
-// pump must run for Accept to find anything. It passes connections on until cmux's listener ends, which it does when the
-// split is closed. A connection that no one will accept any more is closed.
-func (o *outlet) pump() {
-	defer close(o.conns)
-	for {
-		c, err := o.Listener.Accept()
-		if err != nil {
-			return
-		}
-		select {
-		case o.conns <- c:
-		case <-o.closing:
-			c.Close()
-		}
+// put waits for Accept to take c, a connection as cmux gives it. One that no one will
+// accept any more is closed, and so is one that still waits when its stage is over: its
+// time was up before.
+func (o *outlet) put(c net.Conn, over <-chan struct{}) {
+	select {
+	case o.conns <- c:
+	case <-o.closing:
+		c.Close()
+	case <-over:
+		c.Close()
 	}
 }
 
@@ -47,20 +45,19 @@ func (o *outlet) pump() {
 // that saw its listener fail while the split drains would drop connections.
 func (o *outlet) Accept() (net.Conn, error) {
 	select {
-	case c, ok := <-o.conns:
-		if ok {
-			return o.arriving.take(c), nil
-		}
-		<-o.closing
+	case c := <-o.conns:
+		return o.arriving.take(c), nil
 	case <-o.closing:
+		return nil, net.ErrClosed
 	}
-	return nil, net.ErrClosed
 }
 
 func (o *outlet) Close() error {
-	o.close.Do(func() { close(o.closing) })
+	o.close()
 	return nil
 }
+
+func (o *outlet) Addr() net.Addr { return o.addr }
 
 // arrivals counts the connections that have left the split and are not yet in
 // the books of a server. A server that is told to finish in that moment would
@@ -75,7 +72,7 @@ func (a *arrivals) take(c net.Conn) net.Conn {
 	if a != nil {
 		a.n.Add(1) // before the split forgets it
 	}
-	bare, _ := sniff.Handoff(c)
+	bare := sniff.Handoff(c)
 	if a != nil {
 		a.conns.Store(bare, nil)
 	}

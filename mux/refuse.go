@@ -2,9 +2,9 @@ package mux
 
 import (
 	"errors"
+	"net"
 	"net/http"
 
-	"github.com/soheilhy/cmux"
 	"golang.org/x/net/http2"
 
 	"oneport/mux/internal/sniff"
@@ -22,40 +22,29 @@ func (s *Server) speaks() string {
 	}
 }
 
-// refuse answers every connection that no outlet of m before this one took.
-func (sp *split) refuse(m cmux.CMux) {
-	code := http2.ErrCodeProtocol
-	if !sp.s.cfg.cleartext {
-		code = http2.ErrCodeInadequateSecurity
+// refusal is what a stage of a listener turns connections away with.
+func (s *Server) refusal() (code http2.ErrCode, text string) {
+	if s.cfg.cleartext {
+		return http2.ErrCodeProtocol, s.speaks()
 	}
-	sp.refuseWith(m, code, sp.s.speaks())
+	return http2.ErrCodeInadequateSecurity, s.speaks()
 }
 
-func (sp *split) refuseWith(m cmux.CMux, code http2.ErrCode, text string) {
-	rest := m.MatchWithWriters(sniff.Match(sniff.TLS, sniff.GRPC, sniff.HTTP2, sniff.Upgrade, sniff.HTTP1, sniff.Unknown))
-	sp.running.Go(func() {
-		for {
-			c, err := rest.Accept()
-			if err != nil {
-				return
-			}
-			// Bounded in time whatever the peer does.
-			sp.running.Go(func() {
-				remote := c.RemoteAddr()
-				kind, reason := sniff.Reject(c, code, text)
-				if reason == nil {
-					reason = errors.New(text)
-				}
-				sp.s.log.Debug("connection refused", "remote", remote, "kind", kind, "reason", reason)
-			})
-		}
-	})
+// reject answers and closes a connection that cmux gave out.
+func (s *Server) reject(c net.Conn, code http2.ErrCode, text string) {
+	remote := c.RemoteAddr()
+	kind, reason := sniff.Reject(c, code, text)
+	if reason == nil {
+		reason = errors.New(text)
+	}
+	s.log.Debug("connection refused", "remote", remote, "kind", kind, "reason", reason)
 }
 
 // redirectAll serves the cleartext side of a port that requires TLS.
-func (sp *split) redirectAll(m cmux.CMux) {
-	sp.run(m, sp.s.redirects.Serve, sniff.HTTP1, sniff.Upgrade)
-	sp.refuse(m)
+func (st *stage) redirectAll() {
+	s := st.sp.s
+	st.run(s.redirects.Serve, sniff.HTTP1, sniff.Upgrade)
+	st.open(s.refusal())
 }
 
 // redirect sends a browser to https on the same host and port. A method that may

@@ -21,9 +21,9 @@ const tunnelText = "a tunnel carries gRPC, by HTTP/2 with prior knowledge and wi
 
 func newTunnelSplit(s *Server, ln net.Listener) *split {
 	sp := &split{s: s}
-	m := sp.add(ln)
-	sp.serveHTTP2(m, s.tunneled)
-	sp.refuseWith(m, http2.ErrCodeProtocol, tunnelText)
+	st := sp.add(ln)
+	st.serveHTTP2(s.tunneled)
+	st.open(http2.ErrCodeProtocol, tunnelText)
 	return sp
 }
 

@@ -24,8 +24,8 @@ func greeting(settings []http2.Setting) []byte {
 	return b.Bytes()
 }
 
-// A Conn is a connection of which the kind is being told. It is of use to [Match], [Handoff] and [Reject] only, which
-// know what is under it; until one of the last two has taken it, it has a deadline and a budget.
+// A Conn is a connection of which the kind is being told. It is of use to [Match], [KindOf], [Handoff] and [Reject] only,
+// which know what is under it; until one of the last two has taken it, it has a deadline and a budget.
 //
 // Only Close may be called concurrently with other methods.
 type Conn struct {

@@ -6,8 +6,9 @@
 // A [Listener] is the root of a cmux. Each connection it accepts is a [Conn]: it has an absolute deadline for reads
 // and writes, a budget of bytes, and is closed for good soon after the deadline unless somebody took it. [Match]
 // gives cmux the matchers; the first one to run classifies the connection, the others use its verdict. What comes out
-// of a child listener goes through [Handoff], which lifts the limits and gives back a connection that replays the
-// bytes looked at and then is the accepted one as nearly as can be, or through [Reject], which answers and closes it.
+// of a child listener has a kind, see [KindOf], and goes through [Handoff], which lifts the limits and gives back a
+// connection that replays the bytes looked at and then is the accepted one as nearly as can be, or through [Reject],
+// which answers and closes it.
 //
 //	root := sniff.NewListener(ln, sniff.Config{})
 //	m := cmux.New(root)

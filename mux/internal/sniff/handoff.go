@@ -14,8 +14,8 @@ import (
 
 // Handoff takes a connection that a child listener of cmux accepted from its [Listener], and lifts its deadline and
 // budget. The connection returned replaces c, which must neither have been read before nor be used after. It gives
-// the bytes that were looked at, then reads from the accepted connection; the kind is the verdict on it. A connection
-// that is not of a Listener is returned as it is, as Unknown.
+// the bytes that were looked at, then reads from the accepted connection. A connection that is not of a Listener is
+// returned as it is.
 //
 // What is returned has, beside the methods of net.Conn,
 //
@@ -32,16 +32,16 @@ import (
 // A GRPC connection ends with an error when its client sends a SETTINGS frame of more than 128 bytes.
 //
 // As on any net.Conn, methods may be called concurrently, but Read, WriteTo, ReadOnReady and NetConn only one at a time.
-func Handoff(c net.Conn) (net.Conn, Kind) {
+func Handoff(c net.Conn) net.Conn {
 	s, ok := sniffed(c)
 	if !ok {
-		return c, Unknown
+		return c
 	}
 	s.release()
 	if s.kind == GRPC {
-		return newGRPCConn(s.handed(), s.ln.cfg.Foreign), s.kind
+		return newGRPCConn(s.handed(), s.ln.cfg.Foreign)
 	}
-	return s.handed(), s.kind
+	return s.handed()
 }
 
 // A handed is what Handoff promises of every connection.

@@ -79,10 +79,10 @@ func testOpening(t *testing.T, in []byte, way [][]byte, want Kind) {
 	if s.given > 32<<10 {
 		t.Errorf("%s: %d bytes read for the verdict, want at most 32768", abbrev(in), s.given)
 	}
-	after, kind := Handoff(c)
-	if kind != want {
-		t.Errorf("Handoff(%s) = %v, want %v", abbrev(in), kind, want)
+	if kind := KindOf(c); kind != want {
+		t.Errorf("KindOf(%s) = %v, want %v", abbrev(in), kind, want)
 	}
+	after := Handoff(c)
 	expect := in
 	if s.written.Len() > 0 {
 		expect = withoutAck(in, len(http2.ClientPreface))
@@ -173,9 +173,12 @@ func TestALPN(t *testing.T) {
 	}
 }
 
-func TestMatchForeign(t *testing.T) {
+func TestForeign(t *testing.T) {
 	if Match(allKinds...)(new(script), nil) {
 		t.Error("Match = true for a connection that is not of a Listener")
+	}
+	if got := KindOf(new(script)); got != Unknown {
+		t.Errorf("KindOf = %v for a connection that is not of a Listener, want %v", got, Unknown)
 	}
 }
 

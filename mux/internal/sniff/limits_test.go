@@ -163,7 +163,7 @@ func TestTime(t *testing.T) {
 				}
 
 				// The time is over only until the connection is handed off.
-				after, _ := Handoff(c)
+				after := Handoff(c)
 				after.Write(greeting(nil))
 				go func() {
 					time.Sleep(time.Minute)

@@ -166,7 +166,7 @@ func (f *front) take(got chan<- net.Conn) (wait func()) {
 			if err != nil {
 				return
 			}
-			c, _ = Handoff(c)
+			c = Handoff(c)
 			got <- c
 		}
 	})
@@ -315,7 +315,7 @@ func TestClose(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		taken, _ := Handoff(c)
+		taken := Handoff(c)
 		go queued.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
 		synctest.Wait()
 

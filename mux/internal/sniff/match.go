@@ -2,6 +2,7 @@ package sniff
 
 import (
 	"io"
+	"net"
 	"slices"
 
 	"github.com/soheilhy/cmux"
@@ -15,4 +16,13 @@ func Match(kinds ...Kind) cmux.MatchWriter {
 		c, ok := w.(*Conn)
 		return ok && slices.Contains(kinds, c.judge())
 	}
+}
+
+// KindOf returns the kind of a connection that a child listener of cmux accepted, before [Handoff] or [Reject] takes
+// it: the verdict of the matchers. A connection that is not of a [Listener] is Unknown.
+func KindOf(c net.Conn) Kind {
+	if s, ok := sniffed(c); ok {
+		return s.judge()
+	}
+	return Unknown
 }

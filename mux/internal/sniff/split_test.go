@@ -40,10 +40,10 @@ func (l takeListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, kind := Handoff(c)
 	if l.kinds != nil {
-		l.kinds <- kind
+		l.kinds <- KindOf(c)
 	}
+	c = Handoff(c)
 	if l.wrap != nil {
 		c = l.wrap(c)
 	}
@@ -471,7 +471,7 @@ func TestTLSStalled(t *testing.T) {
 		if got := verdict(t, c); got != HTTP2 {
 			t.Errorf("silent after the preface: kind = %v, want %v", got, HTTP2)
 		}
-		after, _ := Handoff(c)
+		after := Handoff(c)
 		if got, err := io.ReadAll(after); string(got) != http2.ClientPreface+"more" || err != nil {
 			t.Errorf("after handoff read %q, %v", got, err)
 		}
