@@ -17,12 +17,13 @@ type outlet struct {
 	addr     net.Addr
 	arriving *arrivals // counts the connections that have left the split; may be nil
 	conns    chan net.Conn
+	begin    func() // called before each connection, does something for the first
 	closing  chan struct{}
 	close    func()
 }
 
 func newOutlet(addr net.Addr, arriving *arrivals) *outlet {
-	o := &outlet{addr: addr, arriving: arriving, conns: make(chan net.Conn), closing: make(chan struct{})}
+	o := &outlet{addr: addr, arriving: arriving, conns: make(chan net.Conn), begin: func() {}, closing: make(chan struct{})}
 	o.close = sync.OnceFunc(func() { close(o.closing) })
 	return o
 }
@@ -31,6 +32,7 @@ func newOutlet(addr net.Addr, arriving *arrivals) *outlet {
 // accept any more is closed, and so is one that still waits when its stage is over: its
 // time was up before.
 func (o *outlet) put(c net.Conn, over <-chan struct{}) {
+	o.begin()
 	select {
 	case o.conns <- c:
 	case <-o.closing:

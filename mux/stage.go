@@ -3,6 +3,7 @@ package mux
 import (
 	"net"
 	"net/http"
+	"sync"
 
 	"github.com/soheilhy/cmux"
 	"golang.org/x/net/http2"
@@ -55,11 +56,14 @@ func (st *stage) serveHTTP2(web *http.Server) {
 	st.run(web.Serve, kinds...)
 }
 
-// run has a server accept the connections of some kinds. It ends when the server
-// is shut down or the split is closed, and is over when the split's serve returns.
+// run has a server accept the connections of some kinds, from the first one on: until
+// then it takes no goroutine. It ends when the server is shut down or the split is closed,
+// and is over when the split's serve returns.
 func (st *stage) run(serve func(net.Listener) error, kinds ...sniff.Kind) {
 	o := st.outlet(&st.sp.s.arriving, kinds...)
-	st.sp.running.Go(func() { serve(o) })
+	o.begin = sync.OnceFunc(func() {
+		st.sp.running.Go(func() { serve(o) })
+	})
 }
 
 // outlet makes a way out for some kinds.
