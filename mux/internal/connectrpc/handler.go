@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
@@ -23,7 +24,7 @@ const compressMinBytes = 1 << 10
 // the context of a request, and the page it comes from must have been judged.
 type Handler struct {
 	reg      *rpc.Registry
-	routes   routes
+	routes   func() routes   // made for the first call: clients may all speak native gRPC
 	services map[string]bool // by name
 	unknown  *connecthttp.ErrorWriter
 }
@@ -35,26 +36,31 @@ func (r routes) Handle(path string, h http.Handler) { r[path] = h }
 
 var _ http.Handler = (*Handler)(nil)
 
-// New returns a Handler for the methods that reg has now.
+// New returns a Handler for the methods of reg, which must get no more of them.
 func New(reg *rpc.Registry) *Handler {
 	h := &Handler{
 		reg:      reg,
-		routes:   make(routes),
 		services: make(map[string]bool),
 		unknown:  connecthttp.NewErrorWriter(),
 	}
-	server := connect.NewServer()
-	for _, m := range reg.Methods() {
-		server.Register(connect.Method{Spec: spec(m), Handler: serve(m)})
-	}
-	connecthttp.Mount(h.routes, server,
-		connecthttp.WithCodecs(codec{connect.CodecNameProto, rpc.Proto}, codec{connect.CodecNameJSON, reg.JSON()}),
-		connecthttp.WithReadMaxBytes(reg.MaxMessageBytes()),
-		connecthttp.WithCompressMinBytes(compressMinBytes))
+	h.routes = sync.OnceValue(h.mount)
 	for _, name := range reg.Services() {
 		h.services[name] = true
 	}
 	return h
+}
+
+func (h *Handler) mount() routes {
+	server := connect.NewServer()
+	for _, m := range h.reg.Methods() {
+		server.Register(connect.Method{Spec: spec(m), Handler: serve(m)})
+	}
+	r := make(routes)
+	connecthttp.Mount(r, server,
+		connecthttp.WithCodecs(codec{connect.CodecNameProto, rpc.Proto}, codec{connect.CodecNameJSON, h.reg.JSON()}),
+		connecthttp.WithReadMaxBytes(h.reg.MaxMessageBytes()),
+		connecthttp.WithCompressMinBytes(compressMinBytes))
+	return r
 }
 
 func spec(m *rpc.Method) connect.Spec {
@@ -149,7 +155,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// connecthttp refuses a bidi-streaming method over HTTP/1.
 		r.ProtoMajor, r.ProtoMinor = 2, 0
 	}
-	h.routes[m.FullName].ServeHTTP(out, r)
+	h.routes()[m.FullName].ServeHTTP(out, r)
 }
 
 // usage is the way to call m, for those who did otherwise.
