@@ -39,6 +39,7 @@ type watchedBody struct {
 	io.ReadCloser
 	conn  *http.ResponseController
 	http1 bool
+	asked bool        // the client has asked whether to send it (RFC 9110 §10.1.1)
 	timer *time.Timer // calls giveUp
 
 	mu     sync.Mutex
@@ -69,7 +70,8 @@ func (s *Server) watchBody(w http.ResponseWriter, r *http.Request) (watched *htt
 	if within, ok := ctx.Value(bodyKey{}).(*watchedBody); ok {
 		body = passedBody{r.Body, within}
 	} else {
-		b := &watchedBody{ReadCloser: r.Body, conn: http.NewResponseController(w), http1: r.ProtoMajor == 1}
+		b := &watchedBody{ReadCloser: r.Body, conn: http.NewResponseController(w), http1: r.ProtoMajor == 1,
+			asked: r.Header.Get("Expect") != ""}
 		b.timer = time.AfterFunc(bodyStall, b.giveUp)
 		if s.handles { // else nobody passes r on
 			ctx = context.WithValue(ctx, bodyKey{}, b)
@@ -176,11 +178,8 @@ func (b *watchedBody) end() bool {
 // 2.6 for those behind it, so here as much is read as on HTTP/1.
 func (b *watchedBody) done(w http.ResponseWriter) {
 	if b.ahead != nil && b.ahead.stop(func() { _ = b.conn.SetReadDeadline(time.Unix(1, 0)) }) {
-		// Where the next request would begin nobody knows now. After a body above a limit
-		// net/http ends a connection so that the client has its answer even if it goes on
-		// sending, and so it is to be here.
 		b.end()
-		_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+		linger(w) // where the next request would begin nobody knows now
 		return
 	}
 	if !b.end() {
@@ -194,9 +193,20 @@ func (b *watchedBody) done(w http.ResponseWriter) {
 	if _, err := w.Write(nil); err == http.ErrHijacked {
 		return
 	}
+	if b.asked {
+		// net/http ends the connection, at once: it overlooks that the client, which it may
+		// have told to go on, is sending.
+		linger(w)
+	}
 	rest := bodyStall
 	if b.ahead != nil { // its connection ends anyway
 		rest = drainTime
 	}
 	_ = b.conn.SetReadDeadline(time.Now().Add(rest))
+}
+
+// linger has net/http end the connection, after the answer, as it does after a body above
+// a limit: the client has time to read the answer although it goes on sending.
+func linger(w http.ResponseWriter) {
+	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }

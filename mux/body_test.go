@@ -1,6 +1,8 @@
 package mux_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -188,6 +190,48 @@ func TestUnreadBodyStall(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A client over HTTP/1 that sends too much has time to read the answer before its
+// connection ends, also if it has asked whether to send: with bytes unread the end is a
+// reset, which takes the answer away.
+func TestTooLargeAnswered(t *testing.T) {
+	for _, path := range []string{"/helloworld.Greeter/SayHello", "/v1/hello"} {
+		for _, expect := range []string{"", "Expect: 100-continue\r\n"} {
+			t.Run(path+" "+expect, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := muxtest.New(t, services, mux.WithMaxMessageBytes(1000))
+					c, err := s.DialContext(t.Context(), "tcp", "")
+					if err != nil {
+						t.Fatal(err)
+					}
+					answers := bufio.NewReader(c)
+					fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n%s\r\n", path, expect)
+					if expect != "" {
+						resp, err := http.ReadResponse(answers, &http.Request{Method: "POST"})
+						if err != nil || resp.StatusCode != http.StatusContinue {
+							t.Fatalf("first answer = %v, %v, want 100", resp, err)
+						}
+					}
+					go c.Write(bytes.Repeat([]byte("x"), 999_999))
+					resp, err := http.ReadResponse(answers, &http.Request{Method: "POST"})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if _, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusTooManyRequests {
+						t.Errorf("answer = %s, %v, want 429", resp.Status, err)
+					}
+					answered := time.Now()
+					if _, err := answers.ReadByte(); err != io.EOF {
+						t.Errorf("after the answer: %v, want the end of the connection", err)
+					}
+					if got := time.Since(answered); got != 500*time.Millisecond { // of net/http
+						t.Errorf("the connection ended %v after the answer, want 500 ms", got)
+					}
+				})
+			})
+		}
 	}
 }
 
