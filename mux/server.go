@@ -2,6 +2,8 @@ package mux
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -236,8 +238,12 @@ func (s *Server) build() {
 // Serve accepts connections on ln until Shutdown or Close, then returns
 // ErrServerClosed once they are over; or until ln fails, then returns why. It
 // always returns a non-nil error and closes ln. It may be called for several
-// listeners.
+// listeners. With a TLS configuration that has no certificate it returns at once.
 func (s *Server) Serve(ln net.Listener) error {
+	if !hasCertificate(s.cfg.tls) {
+		ln.Close()
+		return errors.New("mux: the configuration of WithTLSConfig has no certificate; set Certificates, GetCertificate or GetConfigForClient")
+	}
 	s.start()
 	s.mu.Lock()
 	if s.state != running {
@@ -260,6 +266,11 @@ func (s *Server) Serve(ln net.Listener) error {
 		return ErrServerClosed
 	}
 	return err
+}
+
+// hasCertificate tells whether clients can be served with cfg, if it is there.
+func hasCertificate(cfg *tls.Config) bool {
+	return cfg == nil || len(cfg.Certificates) > 0 || cfg.GetCertificate != nil || cfg.GetConfigForClient != nil
 }
 
 // httpServers are all of them.

@@ -3,6 +3,7 @@ package mux_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -217,19 +218,43 @@ func TestServe(t *testing.T) {
 	t.Run("a listener fails", func(t *testing.T) {
 		cause := errors.New("cable cut")
 		p := start(t, both, services)
-		err := p.Serve(failingListener{cause})
+		err := p.Serve(&failingListener{err: cause})
 		if !errors.Is(err, cause) || !strings.HasPrefix(err.Error(), "mux: accept: ") {
 			t.Errorf("Serve = %v, want mux: accept: %v", err, cause)
 		}
 		p.alive(true) // on the other one
 	})
+	t.Run("no certificate", func(t *testing.T) {
+		for _, tt := range []struct {
+			name string
+			cfg  *tls.Config
+			ok   bool
+		}{
+			{"nothing", &tls.Config{}, false},
+			{"Certificates", &tls.Config{Certificates: make([]tls.Certificate, 1)}, true},
+			{"GetCertificate", &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }}, true},
+			{"GetConfigForClient", &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, nil }}, true},
+		} {
+			ln := &failingListener{err: errors.New("cable cut")}
+			err := mux.NewServer(mux.WithTLSConfig(tt.cfg)).Serve(ln)
+			if ok := errors.Is(err, ln.err); ok != tt.ok || !ok && !strings.Contains(err.Error(), "WithTLSConfig") {
+				t.Errorf("%s: Serve = %v; accepts: %v, want %v", tt.name, err, ok, tt.ok)
+			}
+			if !ln.closed {
+				t.Errorf("%s: Serve has left the listener open", tt.name)
+			}
+		}
+	})
 }
 
-type failingListener struct{ err error }
+type failingListener struct {
+	err    error
+	closed bool
+}
 
-func (l failingListener) Accept() (net.Conn, error) { return nil, l.err }
-func (l failingListener) Close() error              { return nil }
-func (l failingListener) Addr() net.Addr            { return &net.TCPAddr{} }
+func (l *failingListener) Accept() (net.Conn, error) { return nil, l.err }
+func (l *failingListener) Close() error              { l.closed = true; return nil }
+func (l *failingListener) Addr() net.Addr            { return &net.TCPAddr{} }
 
 // Clients without a call are told to go: by GOAWAY, a close frame, or the end of
 // the connection in HTTP/1, which has no more to say.
