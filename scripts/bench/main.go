@@ -76,7 +76,7 @@ func (f *flags) bench() (*bench, error) {
 		Stalled: idlePlan{Rounds: min(f.rounds, 3), Conns: 200},
 	}}
 	if f.quick {
-		b.plan = plan{Rounds: 2, Turns: 1, Turn: 20 * time.Millisecond,
+		b.plan = plan{Quick: true, Rounds: 2, Turns: 1, Turn: 20 * time.Millisecond,
 			Idle: idlePlan{Rounds: 1, Conns: 200}, Stalled: idlePlan{Rounds: 1, Conns: 20}}
 	}
 	var err error
