@@ -166,6 +166,10 @@ func run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int 
 	log := newLogger(&f, stderr)
 	slog.SetDefault(log)
 
+	if err := removeAddr(f.AddrFile); err != nil {
+		log.Error("cannot remove the --addr-file of before", "err", err)
+		return exitRuntime
+	}
 	opts, err := tlsOptions(&f, log)
 	if err != nil {
 		log.Error(err.Error())
@@ -188,7 +192,7 @@ func run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int 
 	}
 	if err := writeAddr(f.AddrFile, ln.Addr()); err != nil {
 		ln.Close()
-		log.Error("cannot write --addr-file", "err", err)
+		log.Error("cannot write --addr-file", "file", f.AddrFile, "err", err)
 		return exitRuntime
 	}
 	log.Info("listening", "addr", ln.Addr().String(), "tls", f.TLS)
@@ -328,6 +332,15 @@ func newLogger(f *flags, w io.Writer) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// removeAddr removes the file of a process before, from which nobody is to take its address
+// for that of this one.
+func removeAddr(file string) error {
+	if info, err := os.Lstat(file); err != nil || info.IsDir() {
+		return nil // there is none; what is wrong otherwise writeAddr will find
+	}
+	return os.Remove(file)
 }
 
 // writeAddr writes the address so that a reader sees all of it or nothing.

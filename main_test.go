@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -371,7 +372,7 @@ func TestExitCodes(t *testing.T) {
 		{"no such address", []string{"--tls=off", "--addr=192.0.2.1:0"}, 3, "choose another --addr"},
 		{"port alone", []string{"--addr=8080"}, 2, "such as 127.0.0.1:8080, or :8080"},
 		{"port too high", []string{"--addr=:65536"}, 2, "is not HOST:PORT"},
-		{"addr file", []string{"--tls=off", "--addr=127.0.0.1:0", "--addr-file=" + dir + "/none/addr"}, 1, "--addr-file"},
+		{"addr file", []string{"--tls=off", "--addr=127.0.0.1:0", "--addr-file=" + dir + "/none/addr"}, 1, "cannot write --addr-file\" file=" + dir + "/none/addr"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -381,6 +382,26 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("%q: exit code %d, printed %q; want %d with %q", tt.args, code, &out, tt.code, tt.text)
 			}
 		})
+	}
+}
+
+// Nobody finds the address of a process before in the file of one that does not listen yet.
+func TestOldAddrFile(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	file := filepath.Join(t.TempDir(), "addr")
+	if err := os.WriteFile(file, []byte("127.0.0.1:1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if code := run([]string{"--tls=off", "--addr=" + busy.Addr().String(), "--addr-file=" + file}, &out, &out, make(chan os.Signal)); code != exitListen {
+		t.Errorf("exit code %d, printed %q; want %d", code, &out, exitListen)
+	}
+	if b, err := os.ReadFile(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file holds %q, %v; want none", b, err)
 	}
 }
 
